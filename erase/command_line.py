@@ -1,0 +1,94 @@
+"""What every command shares: `--config FILE`, `--any.key value`, `--help`, and how a mistake is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from erase.command_help import describe_settings
+from erase.config import load
+from erase.errors import UserError
+from erase.training.interruption import Interrupted
+
+MISTAKE = 2
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command line, taken apart."""
+
+    config: Path | None
+    overrides: tuple[str, ...]
+    """``dotted.key=value``"""
+    flags: frozenset[str]
+
+
+def parse(arguments: Sequence[str], flags: frozenset[str]) -> Arguments:
+    """``--key value``, ``--key=value`` or, for true, ``--key`` alone; ``flags`` are keys of the command's own."""
+    config, overrides, found = None, [], set()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"{word!r}: expected --KEY VALUE")
+        key, separator, value = word[2:].partition("=")
+        if key in flags and not separator:
+            found.add(key)
+            continue
+        if not separator:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        if key == "config":
+            config = Path(value)
+        else:
+            overrides.append(f"{key}={value}")
+    return Arguments(config, tuple(overrides), frozenset(found))
+
+
+def run_command(
+    name: str,
+    settings: type[Settings],
+    command: Callable[[Settings, Arguments], None],
+    arguments: Sequence[str],
+    *flags: str,
+) -> int:
+    """Reads the settings, runs the command and turns what it raises into a message and an exit code."""
+    quieten()
+    try:
+        if {"--help", "-h"} & set(arguments):
+            print(describe_settings(name, settings, flags))
+            return 0
+        parsed = parse(arguments, frozenset(flags))
+        command(load(settings, parsed.config, parsed.overrides), parsed)
+        return 0
+    except UserError as error:
+        return complain(name, error)
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("\nInterrupted before training began; nothing was lost. Run the same command again.", file=sys.stderr)
+        return 130
+
+
+def quieten() -> None:
+    """Turns off the libraries' own progress bars: a command shows one bar for each thing it does."""
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def complain(name: str, error: UserError) -> int:
+    """Prints the mistakes, once, whatever the number of processes."""
+    if os.environ.get("RANK", "0") == "0":
+        for problem in error.problems:
+            print(f"erase {name}: {problem}", file=sys.stderr)
+    return MISTAKE

@@ -1,0 +1,105 @@
+"""The seams of the toolkit: what an update rule, a loss and a model must offer to work together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Objective(Protocol):
+    """A loss at the parameters' present values.
+
+    Each call yields the micro-batches' scalar losses, already divided so that they sum to this process's
+    share; the objective is the mean over processes. It is a pure function of the parameters: calling it
+    twice gives the same numbers.
+    """
+
+    def __call__(self) -> Iterator[Tensor]: ...
+
+
+@dataclass
+class UpdateState:
+    """What a rule carries from one step to the next; plain numbers, so that a checkpoint can hold it."""
+
+    seed: int = 0
+    step: int = 0
+    alpha: float | None = None
+    """The look-ahead step that a controller has arrived at; ``None`` before it has."""
+    retain_norm: float = 0.0
+    """||g_r|| of the step before."""
+    forget_norm: float = 0.0
+    """||g_f|| of the step before."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What one update saw. Norms and inner products are of averaged gradients, the same on every process."""
+
+    retain_loss: float
+    forget_loss: float
+    retain_norm: float
+    """||g_r||"""
+    forget_norm: float
+    """||g_f||, at the look-ahead point where the rule has one."""
+    cosine: float
+    """<g_f, g_r> / (||g_f|| ||g_r||); 0 if either is zero."""
+    evaluations: int
+    """Gradient evaluations: forward and backward passes over one objective's batch."""
+    alpha: float | None = None
+    """LUR's inner step, in parameter units per unit gradient."""
+    correction: float | None = None
+    """||alpha H_r g_f|| / ||g_r + g_f||: LUR's change against the plain sum; ``None``: not measured."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of every step's batch of ``total`` examples."""
+
+    process: int = 0
+    processes: int = 1
+    micro_batches: int = 1
+    batch_size: int = 1
+    """Examples in one micro-batch of one process."""
+
+    @property
+    def total(self) -> int:
+        """Examples of one objective in one step, over all processes and micro-batches."""
+        return self.processes * self.micro_batches * self.batch_size
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Where this process's micro-batches start and stop in the step's batch."""
+        first = self.process * self.micro_batches
+        return [(m * self.batch_size, (m + 1) * self.batch_size) for m in range(first, first + self.micro_batches)]
+
+
+class Task(Protocol):
+    """A domain's side of a run: what is trained, on what, and how the result is saved."""
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that move, by name."""
+        ...
+
+    def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
+        """The step's retain and forget objectives; the same step always gives the same."""
+        ...
+
+    def describe_batch(self, step: int, shard: Shard) -> list[str]:
+        """The step's examples in words, for messages."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the finished model into a folder."""
+        ...
+
+
+class UpdateRule(Protocol):
+    """Combines two objectives into one gradient, left in each parameter's ``.grad``."""
+
+    def __call__(
+        self, retain: Objective, forget: Objective, parameters: Sequence[nn.Parameter], state: UpdateState
+    ) -> Diagnostics: ...

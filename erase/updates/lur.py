@@ -1,0 +1,163 @@
+"""Learning to unlearn while retaining: the forget loss is measured after a retain step.
+
+Patel & Qiu, ICCV 2025 (arXiv 2503.06339): minimise L_r(theta) + L_f(theta - alpha g_r(theta)), where L_f
+already carries its weight lambda. With u = g_f(theta - alpha g_r) the gradient is g_r + (I - alpha H_r) u;
+to first order in alpha it raises <g_f, g_r>, the implicit regulariser that keeps the two from conflicting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from erase.components import STRICT
+from erase.gradients import Parameters, average, clear, gradients, preserved, shift, sketch
+from erase.protocols import Diagnostics, Objective, UpdateState
+from erase.randomness import derive
+from erase.updates.alpha import Alpha, CorrectionAlpha
+from erase.updates.two_objectives import Seen, gather_on_top, one_after_the_other, ratio, report
+
+
+@dataclass(frozen=True, config=STRICT)
+class LUR:
+    """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others."""
+
+    name: Literal["lur"] = "lur"
+    mode: Annotated[
+        Literal["chained", "exact", "alternating", "first_order"],
+        Field(
+            description="chained: O(alpha^2) error, no second derivatives; exact: double backward; alternating: "
+            "a coin a step, unbiased to O(alpha^2); first_order: ablation, not the alignment term"
+        ),
+    ] = "chained"
+    alpha: Annotated[Alpha, Field(discriminator="name", description="how the look-ahead's length is set")] = (
+        CorrectionAlpha()
+    )
+    measure_every: Annotated[
+        int,
+        Field(ge=0, description="alternating and first_order: steps between measures of the correction; 0: never"),
+    ] = 25
+
+    def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
+        """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
+        alpha = self.alpha.choose(parameters, state)
+        measure = state.step > 0 < self.measure_every and (state.step - 1) % self.measure_every == 0
+        seen = MODES[self.mode](retain, forget, parameters, state, alpha, measure)
+        self.alpha.learn(state, seen)
+        return seen
+
+
+def chained(
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, _: bool
+) -> Diagnostics:
+    """u + g_r(theta - alpha u): the Hessian-vector product as a forward difference, error O(alpha^2).
+
+    Three evaluations; one gradient, one copy of the parameters.
+    """
+    clear(parameters)
+    with preserved(parameters) as saved:
+        kept = gather_on_top(retain, parameters)
+        shift(parameters, saved, gradients(parameters), -alpha)
+        clear(parameters)
+        ahead = gather_on_top(forget, parameters)
+        shift(parameters, saved, gradients(parameters), -alpha)
+        again = gather_on_top(retain, parameters, ahead.sketch)
+    correction = ratio(again.sketch - kept.sketch, kept.sketch + ahead.sketch)
+    return report(kept, ahead, state, 3, alpha, correction)
+
+
+def exact(
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, _: bool
+) -> Diagnostics:
+    """g_r + u - alpha H_r u, with H_r u by double backward (alpha held constant).
+
+    Needs losses that can be differentiated twice (attention by the math kernel) and the memory of a graph
+    of the gradient, a copy of the parameters and three gradients.
+    """
+    clear(parameters)
+    with sdpa_kernel(SDPBackend.MATH):
+        with preserved(parameters) as saved:
+            kept = gather_on_top(retain, parameters)
+            plain = [g.clone() for g in gradients(parameters)]
+            shift(parameters, saved, plain, -alpha)
+            clear(parameters)
+            ahead = gather_on_top(forget, parameters)
+        curved = _hessian_vector_product(retain, parameters)
+    correction = ratio(alpha * _sketch_of(curved, parameters), kept.sketch + ahead.sketch)
+    for p, u, g, h in zip(parameters, gradients(parameters), plain, curved, strict=True):
+        p.grad = u + g - alpha * h
+    return report(kept, ahead, state, 3, alpha, correction)
+
+
+def _hessian_vector_product(objective: Objective, parameters: Parameters) -> list[torch.Tensor]:
+    """H v for v in ``.grad``, averaged over processes."""
+    vector = gradients(parameters)
+    total = [torch.zeros_like(p) for p in parameters]
+    for loss in objective():
+        slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        inner = torch.stack([(s * v).sum() for s, v in zip(slopes, vector, strict=True)]).sum()
+        if inner.requires_grad:
+            products = torch.autograd.grad(inner, parameters, materialize_grads=True)
+            torch._foreach_add_(total, products)
+    average(total)
+    return total
+
+
+def _sketch_of(tensors: list[torch.Tensor], parameters: Parameters) -> torch.Tensor:
+    """The sketch that the tensors would have as gradients."""
+    before = gradients(parameters)
+    for p, tensor in zip(parameters, tensors, strict=True):
+        p.grad = tensor
+    result = sketch(parameters)
+    for p, gradient in zip(parameters, before, strict=True):
+        p.grad = gradient
+    return result
+
+
+def alternating(
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, measure: bool
+) -> Diagnostics:
+    """A fair coin: g_r + g_f(theta - 2 alpha g_r), or g_f + g_r(theta - 2 alpha g_f).
+
+    Each order carries one half of the correction at twice the step, so their mean is the exact gradient up
+    to O(alpha^2), at the price of a plain sum. A step that measures is a `chained` step, unbiased too.
+    """
+    if measure:
+        return chained(retain, forget, parameters, state, alpha, measure)
+    if coin(state):
+        kept, ahead = one_after_the_other(retain, forget, parameters, 2 * alpha)
+    else:
+        ahead, kept = one_after_the_other(forget, retain, parameters, 2 * alpha)
+    return report(kept, ahead, state, 2, alpha)
+
+
+def coin(state: UpdateState) -> bool:
+    """The step's fair coin, the same on every process and after a resume: heads is retain first."""
+    return derive(state.seed, "coin", state.step) % 2 == 0
+
+
+def first_order(
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, measure: bool
+) -> Diagnostics:
+    """g_r + u, an ablation: it loses H_r g_f, so it is NOT the alignment term. A measure costs one evaluation more."""
+    plain: Seen | None = None
+    if measure:
+        clear(parameters)
+        plain = gather_on_top(forget, parameters)
+    kept, ahead = one_after_the_other(retain, forget, parameters, alpha)
+    correction = None if plain is None else ratio(ahead.sketch - plain.sketch, kept.sketch + plain.sketch)
+    return report(kept, ahead, state, 2 if plain is None else 3, alpha, correction)
+
+
+Mode = Callable[[Objective, Objective, Parameters, UpdateState, float, bool], Diagnostics]
+MODES: dict[str, Mode] = {
+    "chained": chained,
+    "exact": exact,
+    "alternating": alternating,
+    "first_order": first_order,
+}

@@ -1,0 +1,178 @@
+"""The three ways to set the look-ahead's length: known values, and a controller that holds its ratio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import nn
+
+from erase.protocols import Diagnostics, UpdateState
+from erase.updates import LUR, WeightedSum
+from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha, DisplacementAlpha
+from tests.unit.updates.problems import Network, Problem, bowls, summed
+
+NORMS = st.floats(1e-6, 1e6)
+
+
+def three_four() -> list[nn.Parameter]:
+    """||theta|| = 5, in two tensors."""
+    return [nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([[4.0]]))]
+
+
+def measured(correction: float | None, alpha: float | None = 0.01) -> Diagnostics:
+    return Diagnostics(0.0, 0.0, 1.0, 1.0, 0.0, 3, alpha=alpha, correction=correction)
+
+
+def steep() -> Problem:
+    """||theta|| = 5; g_r = (300, 8) at every look-ahead's start, far longer than g_f = (1, -2)."""
+    parameters = three_four()
+    curvature, slope = torch.tensor([100.0, 2.0]), torch.tensor([1.0, -2.0])
+    retain = summed(parameters, lambda t: (curvature * t * t).sum() / 2)
+    return Problem(parameters, retain, summed(parameters, lambda t: t @ slope))
+
+
+def simulate(rule: LUR, problem: Problem, steps: int, rate: float = 0.0) -> tuple[list[Diagnostics], UpdateState]:
+    """What the rule sees on each of so many gradient-descent steps."""
+    state, seen = UpdateState(), []
+    for _ in range(steps):
+        seen.append(rule(problem.retain, problem.forget, problem.parameters, state))
+        problem.descend(rate)
+    return seen, state
+
+
+def test_absolute_alpha_is_its_value_and_learns_nothing() -> None:
+    state = UpdateState(alpha=3.0, retain_norm=7.0, forget_norm=9.0)
+    alpha = AbsoluteAlpha(value=0.25)
+    alpha.learn(state, measured(5.0))
+    assert alpha.choose(three_four(), state) == 0.25
+    assert state == UpdateState(alpha=3.0, retain_norm=7.0, forget_norm=9.0)
+
+
+@pytest.mark.parametrize(("retain_norm", "forget_norm"), [(2.0, 10.0), (10.0, 2.0), (10.0, 0.0)])
+def test_displacement_is_a_share_of_theta_over_the_larger_gradient(retain_norm: float, forget_norm: float) -> None:
+    state = UpdateState(retain_norm=retain_norm, forget_norm=forget_norm)
+    assert DisplacementAlpha(ratio=0.01).choose(three_four(), state) == pytest.approx(0.01 * 5 / 10)
+
+
+@given(ratio=st.floats(1e-6, 1.0), retain_norm=NORMS, forget_norm=NORMS)
+def test_displacement_moves_by_its_ratio_whatever_the_scale(
+    ratio: float, retain_norm: float, forget_norm: float
+) -> None:
+    state = UpdateState(retain_norm=retain_norm, forget_norm=forget_norm)
+    alpha = DisplacementAlpha(ratio=ratio).choose(three_four(), state)
+    assert alpha * max(retain_norm, forget_norm) == pytest.approx(ratio * 5)
+
+
+def test_correction_starts_with_a_displacement_of_one_ten_thousandth() -> None:
+    state = UpdateState(retain_norm=10.0)
+    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-4 * 5 / 10)
+    assert CorrectionAlpha(max_displacement=1e-6).choose(three_four(), state) == pytest.approx(1e-6 * 5 / 10)
+
+
+@pytest.mark.parametrize(
+    ("correction", "expected"),
+    [
+        (0.1, 0.01),  # on target
+        (0.2, 0.01 / 2**0.5),  # sqrt(0.1 / 0.2)
+        (0.05, 0.01 * 2**0.5),  # sqrt(0.1 / 0.05)
+        (0.4, 0.005),  # sqrt(1/4), the largest cut
+        (40.0, 0.005),
+        (0.025, 0.02),  # sqrt(4), the largest growth
+        (1e-9, 0.02),
+        (float("nan"), 0.005),
+        (float("inf"), 0.005),
+    ],
+)
+def test_correction_moves_alpha_by_the_root_of_the_miss(correction: float, expected: float) -> None:
+    state = UpdateState()
+    CorrectionAlpha(ratio=0.1).learn(state, measured(correction))
+    assert state.alpha == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seen", [measured(None), measured(0.0), measured(0.3, alpha=0.0), measured(0.3, alpha=None)])
+def test_correction_learns_nothing_from_a_step_that_measured_nothing(seen: Diagnostics) -> None:
+    state = UpdateState(alpha=0.7)
+    CorrectionAlpha().learn(state, seen)
+    assert state.alpha == 0.7
+
+
+@given(alpha=st.none() | st.floats(1e-9, 1e9), limit=st.floats(1e-6, 1.0), retain_norm=NORMS, forget_norm=NORMS)
+def test_correction_never_chooses_more_than_the_largest_displacement(
+    alpha: float | None, limit: float, retain_norm: float, forget_norm: float
+) -> None:
+    state = UpdateState(alpha=alpha, retain_norm=retain_norm, forget_norm=forget_norm)
+    chosen = CorrectionAlpha(max_displacement=limit).choose(three_four(), state)
+    assert chosen * max(retain_norm, forget_norm) <= limit * 5 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("mode", ["chained", "exact", "alternating", "first_order"])
+@pytest.mark.parametrize("alpha", [DisplacementAlpha(), CorrectionAlpha()], ids=lambda alpha: alpha.name)
+def test_the_first_step_of_a_scale_free_alpha_is_the_plain_sum(mode: Any, alpha: Any) -> None:
+    plain = Network().problem().gradient(WeightedSum())
+    problem = Network().problem()
+    torch.testing.assert_close(problem.gradient(LUR(mode=mode, alpha=alpha)), plain, rtol=0, atol=1e-15)
+    assert problem.run(LUR(mode=mode, alpha=alpha)).alpha == 0.0
+
+
+@pytest.mark.parametrize("ratio", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("mode", ["chained", "exact"])
+def test_the_controller_converges_to_the_set_ratio(mode: Any, ratio: float) -> None:
+    rule = LUR(mode=mode, alpha=CorrectionAlpha(ratio=ratio, max_displacement=1.0))
+    seen, _ = simulate(rule, bowls(), 40)
+    assert seen[-1].correction == pytest.approx(ratio, rel=1e-3)
+
+
+def test_the_controller_of_alternating_converges_from_the_steps_that_measure() -> None:
+    rule = LUR(mode="alternating", alpha=CorrectionAlpha(max_displacement=1.0), measure_every=2)
+    seen, _ = simulate(rule, bowls(), 60)
+    corrections = [d.correction for d in seen if d.correction]
+    assert corrections[-1] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_controller_follows_a_problem_that_changes_under_it() -> None:
+    rule = LUR(alpha=CorrectionAlpha(max_displacement=1.0))
+    seen, _ = simulate(rule, Network().problem(), 80, rate=0.01)
+    assert seen[30].retain_norm > 1.05 * seen[-1].retain_norm
+    for late in seen[30:]:
+        assert late.correction == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e-2])
+def test_no_step_moves_further_than_the_largest_displacement(limit: float) -> None:
+    rule = LUR(alpha=CorrectionAlpha(ratio=1.0, max_displacement=limit))
+    seen, _ = simulate(rule, steep(), 30)
+    shares = [(d.alpha or 0.0) * max(d.retain_norm, d.forget_norm) / 5 for d in seen]
+    assert max(shares) == pytest.approx(limit, rel=1e-5)  # the limit binds, and holds
+    assert seen[-1].correction is not None
+    assert seen[-1].correction < 1.0
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_scale_free_alphas_choose_the_same_displacement_for_scaled_losses(factor: float) -> None:
+    for alpha in (DisplacementAlpha(), CorrectionAlpha()):
+        shifts = []
+        for scale in (1.0, factor):
+            network, parameters = Network(), Network().parameters()
+            retain = summed(parameters, lambda t, n=network, s=scale: s * n.retain(t))
+            forget = summed(parameters, lambda t, n=network, s=scale: s * n.forget(t))
+            seen, _ = simulate(LUR(alpha=alpha), Problem(parameters, retain, forget), 12)
+            shifts.append((seen[-1].alpha or 0.0) * seen[-1].retain_norm)
+        assert shifts[1] == pytest.approx(shifts[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_an_alpha_that_is_no_length_is_refused(value: float) -> None:
+    with pytest.raises(ValidationError, match="value"):
+        AbsoluteAlpha(value=value)
+
+
+@pytest.mark.parametrize("cls", [DisplacementAlpha, CorrectionAlpha])
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.5, float("nan")])
+def test_a_ratio_outside_zero_to_one_is_refused(cls: type[DisplacementAlpha | CorrectionAlpha], ratio: float) -> None:
+    with pytest.raises(ValidationError, match="ratio"):
+        cls(ratio=ratio)
