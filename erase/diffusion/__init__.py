@@ -1,0 +1,1 @@
+"""Erasure from text-to-image diffusion models: prompts, latents, batches and losses."""

@@ -1,0 +1,113 @@
+"""One batch of an objective: everything random about a loss is already in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from erase.randomness import generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Noised latents, and the states of the prompts that a loss may look at."""
+
+    latents: Tensor
+    """``[b, 4, h, w]``, in the scheduler's unit scale."""
+    noise: Tensor
+    """``[b, 4, h, w]`` standard normal."""
+    timesteps: Tensor
+    """``[b]`` int64, 0 (clean) to 999 (noise)."""
+    prompt: Tensor
+    """``[b, tokens, width]`` states of the prompt that the student is shown."""
+    concept: Tensor | None
+    """``[b, tokens, width]`` states of the concept alone; forget batches only."""
+    anchor: Tensor | None
+    """``[b, tokens, width]`` states of the anchor's prompt, where the target has one."""
+    empty: Tensor
+    """``[b, tokens, width]`` states of the empty prompt."""
+    weight: Tensor
+    """``[b]`` weight of the example's target; 1 for retain batches."""
+    texts: tuple[str, ...]
+    """The prompts, for messages."""
+    target: Tensor | None = None
+    """``[b, 4, h, w]`` what the student is to predict, once the loss has worked it out."""
+
+    def with_target(self, target: Tensor) -> Batch:
+        """The same batch with its target."""
+        return replace(self, target=target)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The pool that an objective's batches are drawn from."""
+
+    latents: Tensor
+    """``[n, 4, h, w]``"""
+    prompts: tuple[str, ...]
+    concepts: tuple[str, ...] | None = None
+    """Each example's concept prompt."""
+    anchors: tuple[str, ...] | None = None
+    """Each example's anchor prompt."""
+    weights: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def texts(self) -> list[str]:
+        """Every prompt that a batch may need the states of."""
+        return [*self.prompts, *(self.concepts or ()), *(self.anchors or ()), ""]
+
+    def draw(self, count: int, states: dict[str, Tensor], last_timestep: int, *stream: str | int) -> Batch:
+        """``count`` examples; the stream (a seed and names) settles which, their noise and their timesteps.
+
+        The timesteps are stratified: one in each of ``count`` equal parts of the schedule.
+        """
+        seed, *purpose = stream
+        rng = generator(int(seed), *purpose)
+        pools = -(-count // len(self))
+        chosen = torch.cat([torch.randperm(len(self), generator=rng) for _ in range(pools)])[:count]
+        noise = torch.randn(count, *self.latents.shape[1:], generator=rng)
+        parts = (torch.arange(count) + torch.rand(count, generator=rng)) / count
+        picked = [int(index) for index in chosen]
+        device = self.latents.device
+
+        def stack(texts: tuple[str, ...] | None) -> Tensor | None:
+            return None if texts is None else torch.stack([states[texts[index]] for index in picked])
+
+        prompt = stack(self.prompts)
+        if prompt is None:
+            raise ValueError("examples need prompts")
+        return Batch(
+            latents=self.latents[chosen.to(device)],
+            noise=noise.to(device),
+            timesteps=(parts * last_timestep).long().clamp(max=last_timestep - 1).to(device),
+            prompt=prompt,
+            concept=stack(self.concepts),
+            anchor=stack(self.anchors),
+            empty=states[""].expand_as(prompt),
+            weight=torch.tensor([self.weights[i] if self.weights else 1.0 for i in picked], device=device),
+            texts=tuple(self.prompts[index] for index in picked),
+        )
+
+
+def split(batch: Batch, start: int, stop: int) -> Batch:
+    """The examples from ``start`` to ``stop``."""
+
+    def cut(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[start:stop]
+
+    return Batch(
+        latents=batch.latents[start:stop],
+        noise=batch.noise[start:stop],
+        timesteps=batch.timesteps[start:stop],
+        prompt=batch.prompt[start:stop],
+        concept=cut(batch.concept),
+        anchor=cut(batch.anchor),
+        empty=batch.empty[start:stop],
+        weight=batch.weight[start:stop],
+        texts=batch.texts[start:stop],
+        target=cut(batch.target),
+    )

@@ -1,0 +1,37 @@
+"""Images with captions, in the imagefolder layout, as latents of the pipeline's autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+
+from erase.diffusion.batch import Examples
+from erase.errors import UserError
+
+
+@torch.no_grad()
+def captioned_images(folder: Path, pipeline: Any, batch_size: int = 16) -> Examples:
+    """Every image of a folder, resized to the pipeline's size, with its caption."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    if not folder.is_dir():
+        raise UserError(f"retain.images: {folder} is no folder")
+    try:
+        data = load_dataset("imagefolder", data_dir=str(folder), split="train")
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise UserError(f"retain.images: {folder} cannot be read as an image folder: {error}") from None
+    if "text" not in data.column_names:
+        raise UserError(
+            f"retain.images: {folder} has no captions; add metadata.jsonl with `file_name` and `text` in each line"
+        )
+    vae, size = pipeline.vae, pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    processor, latents = VaeImageProcessor(vae_scale_factor=pipeline.vae_scale_factor), []
+    for start in range(0, len(data), batch_size):
+        rows = data[start : start + batch_size]
+        pixels = processor.preprocess([image.convert("RGB") for image in rows["image"]], height=size, width=size)
+        latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor)
+    return Examples(torch.cat(latents), tuple(str(text) for text in data["text"]))

@@ -1,0 +1,69 @@
+"""What is to be forgotten and what is to be kept, as the user says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from erase.components import STRICT
+
+
+@dataclass(frozen=True, config=STRICT)
+class Target:
+    """A concept to erase.
+
+    Its prompts are, together: ``prompts``, those of ``prompts_file``, and ``templates`` filled with the
+    concept and its synonyms. With none of these they are the vocabulary's captions of the concept.
+    """
+
+    concept: Annotated[str, Field(min_length=1)]
+    """the word or words to erase, such as `star` or `Van Gogh`"""
+    concept_prompt: str | None = None
+    """the concept alone, c in eps*(p) - eta [eps*(c) - eps*("")]; default: the vocabulary's, else the concept"""
+    synonyms: tuple[str, ...] = ()
+    """other words for it, which fill the templates too"""
+    templates: tuple[str, ...] = ()
+    """sentences with `{}` where the concept goes"""
+    prompts: tuple[str, ...] = ()
+    """prompts that show the concept"""
+    prompts_file: Path | None = None
+    """a CSV with a `prompt` column"""
+    anchor: str | None = None
+    """what replaces the concept's words in each prompt, for anchor_redirection"""
+    anchor_prompt: str | None = None
+    """one whole prompt to redirect to, instead of `anchor`"""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """factor on the target's share of the forget loss"""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Retain:
+    """What must stay: prompts for teacher_distillation, captioned images for denoising."""
+
+    prompts: Literal["auto"] | tuple[str, ...] = "auto"
+    """`auto`: the vocabulary's captions without the targets; or a list; [] with a file for the file alone"""
+    prompts_file: Path | None = None
+    """a CSV with a `prompt` column, added to the list"""
+    images: Path | None = None
+    """a folder of images with captions (`metadata.jsonl` or `metadata.csv`: file_name, text), for denoising"""
+
+
+@dataclass(frozen=True, config=STRICT)
+class LatentSettings:
+    """The pictures that x_t is made from: generated once by the frozen base, and cached."""
+
+    forget: Annotated[int, Field(ge=1)] = 80
+    """latents of target prompts, over all targets"""
+    retain: Annotated[int, Field(ge=1)] = 160
+    """latents of prompts to keep"""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    """sampling steps for each"""
+    guidance_scale: Annotated[float, Field(ge=0)] = 4.0
+    """classifier-free guidance; 1 or less turns it off"""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """latents made at a time"""
+    cache_dir: Path | None = None
+    """where they are kept; default $ERASE_CACHE or ~/.cache/erase"""

@@ -1,0 +1,81 @@
+"""Latents that the frozen base generates once, in batches, and that are kept on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from erase.diffusion.concepts import LatentSettings
+from erase.provenance import hash_json, new_folder
+from erase.randomness import derive
+
+
+@dataclass(frozen=True)
+class LatentRequest:
+    """All that settles what the latents are; its hash is the key they are cached under."""
+
+    base: str
+    """Hash of the base's weights and settings."""
+    prompts: tuple[str, ...]
+    seed: int
+    scheduler: str
+    steps: int
+    guidance_scale: float
+
+    def key(self) -> str:
+        """SHA-256, the cache folder's name."""
+        return hash_json([self.base, self.prompts, self.seed, self.scheduler, self.steps, self.guidance_scale])
+
+
+def spread(prompts: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """``count`` prompts: every one in a shuffled order, again and again; none is left out before one repeats."""
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(derive(seed, "spread")))
+    return tuple(prompts[int(order[index % len(prompts)])] for index in range(count))
+
+
+def default_cache() -> Path:
+    """``$ERASE_CACHE``, or ``~/.cache/erase``."""
+    return Path(os.environ.get("ERASE_CACHE") or Path.home() / ".cache" / "erase")
+
+
+def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettings, quiet: bool = False) -> Tensor:
+    """``[n, 4, h, w]`` latents of the request's prompts, from the cache or made now (and cached)."""
+    folder = (settings.cache_dir or default_cache()) / f"latents-{request.key()[:32]}"
+    file = folder / "latents.safetensors"
+    try:
+        return load_file(file)["latents"]
+    except (FileNotFoundError, SafetensorError, KeyError):
+        latents = make_latents(pipeline, request, settings.batch_size, quiet)
+    with new_folder(folder) as temporary:
+        save_file({"latents": latents}, temporary / "latents.safetensors", {"key": request.key()})
+    return latents
+
+
+@torch.no_grad()
+def make_latents(pipeline: Any, request: LatentRequest, batch_size: int, quiet: bool = False) -> Tensor:
+    """Samples with the pipeline itself; each latent has a generator of its own, so batches do not matter."""
+    made = []
+    with tqdm(total=len(request.prompts), desc="latents of the base", disable=quiet) as bar:
+        for start in range(0, len(request.prompts), batch_size):
+            prompts = list(request.prompts[start : start + batch_size])
+            seeds = [derive(request.seed, "latent", start + offset) for offset in range(len(prompts))]
+            made.append(
+                pipeline(
+                    prompts,
+                    num_inference_steps=request.steps,
+                    guidance_scale=request.guidance_scale,
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    output_type="latent",
+                ).images.cpu()
+            )
+            bar.update(len(prompts))
+    return torch.cat(made)

@@ -1,0 +1,137 @@
+"""Loads the base and makes what training draws from: latents of its own, and the prompts' states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erase.diffusion.batch import Examples
+from erase.diffusion.captioned_images import captioned_images
+from erase.diffusion.concepts import LatentSettings
+from erase.diffusion.denoiser import EvaluationCounter, encode_prompts
+from erase.diffusion.latents import LatentRequest, cached_latents, spread
+from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words
+from erase.diffusion.prompts import TargetPrompts
+from erase.diffusion.settings import ErasureSettings, Plan
+from erase.errors import refuse
+from erase.provenance import hash_folder, hash_json
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model and where it came from."""
+
+    pipeline: Any
+    folder: Path
+    hash: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that an erasure trains on."""
+
+    forget: Examples
+    retain: Examples
+    states: dict[str, Tensor]
+    latent_evaluations: int
+    """Denoiser evaluations that making the latents took; 0 if they were cached."""
+    prompt_hashes: dict[str, str]
+    """SHA-256 of the forget and of the retain prompts."""
+
+
+def load_base(settings: ErasureSettings, plan: Plan, device: torch.device) -> Base:
+    """The checked base on the device; a prompt with a word it does not know is refused."""
+    folder = find_pipeline(settings.model, settings.revision)
+    pipeline = load_pipeline(folder)
+    refuse(
+        f"{prompt!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
+        for prompt in unknown_words(pipeline, all_prompts(plan))
+    )
+    return Base(pipeline.to(device), folder, hash_folder(folder))
+
+
+def all_prompts(plan: Plan) -> list[str]:
+    """Every prompt of a plan, without repeats."""
+    texts = [*plan.retain]
+    for target in plan.targets:
+        texts += [*target.prompts, target.concept_prompt, *(target.anchors or ())]
+    return list(dict.fromkeys(texts))
+
+
+def prepare(
+    base: Base,
+    settings: ErasureSettings,
+    plan: Plan,
+    seed: int,
+    quiet: bool = False,
+    in_turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Prepared:
+    """Makes or reads the latents and encodes the prompts; ``in_turn`` lets one process make the cache first."""
+    counter = EvaluationCounter()
+    pool = _Pool(base, settings.latents, seed, quiet)
+    with in_turn(), counter.watch(base.pipeline.unet):
+        forget = _forget_examples(pool, plan.targets)
+        retain = (
+            captioned_images(settings.retain.images, base.pipeline)
+            if settings.retain.images is not None and settings.retain_loss.needs_images
+            else pool.examples(spread(plan.retain, settings.latents.retain, seed))
+        )
+    return Prepared(
+        forget=forget,
+        retain=retain,
+        states=encode_prompts(base.pipeline, [*forget.texts(), *retain.texts()]),
+        latent_evaluations=counter.count,
+        prompt_hashes={
+            "forget": hash_json([target.prompts for target in plan.targets]),
+            "retain": hash_json(sorted(set(retain.prompts)) if settings.retain_loss.needs_images else plan.retain),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Makes examples whose latents show their prompts."""
+
+    base: Base
+    settings: LatentSettings
+    seed: int
+    quiet: bool
+
+    def examples(self, prompts: tuple[str, ...]) -> Examples:
+        """Latents of the prompts, on the base's device."""
+        scheduler = self.base.pipeline.scheduler
+        request = LatentRequest(
+            base=self.base.hash,
+            prompts=prompts,
+            seed=self.seed,
+            scheduler=type(scheduler).__name__,
+            steps=self.settings.steps,
+            guidance_scale=self.settings.guidance_scale,
+        )
+        latents = cached_latents(self.base.pipeline, request, self.settings, self.quiet)
+        return Examples(latents.to(self.base.pipeline.device), prompts)
+
+
+def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:
+    """The targets' examples together; each target has an equal share of the latents."""
+    share = max(1, pool.settings.forget // len(targets))
+    prompts: list[str] = []
+    concepts: list[str] = []
+    anchors: list[str] = []
+    weights: list[float] = []
+    for index, target in enumerate(targets):
+        chosen = spread(target.prompts, share, pool.seed + index)
+        prompts += chosen
+        concepts += [target.concept_prompt] * share
+        weights += [target.target.weight] * share
+        if target.anchors is not None:
+            redirect = dict(zip(target.prompts, target.anchors, strict=True))
+            anchors += [redirect[prompt] for prompt in chosen]
+    made = pool.examples(tuple(prompts))
+    return Examples(made.latents, made.prompts, tuple(concepts), tuple(anchors) or None, tuple(weights))

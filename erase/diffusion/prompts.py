@@ -1,0 +1,98 @@
+"""From targets and a vocabulary to prompts: which show the concept, which redirect it, which are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from erase.diffusion.concepts import Retain, Target
+from erase.errors import UserError
+from erase.prompt_files import read_prompts
+from erase.vocabulary import UnknownConceptError, Vocabulary
+
+
+@dataclass(frozen=True)
+class TargetPrompts:
+    """A target's prompts, with the concept's own prompt and, for each prompt, the anchor's."""
+
+    target: Target
+    prompts: tuple[str, ...]
+    concept_prompt: str
+    anchors: tuple[str, ...] | None
+
+
+def names(text: str, words: Sequence[str]) -> bool:
+    """Whether the text holds one of the words, as whole words, in any case."""
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
+
+
+def target_prompts(target: Target, key: str, vocabulary: Vocabulary | None, needs_anchor: bool) -> TargetPrompts:
+    """Everything that the forget loss shows for one target; ``key`` names it in messages."""
+    words = (target.concept, *target.synonyms)
+    try:
+        prompts = _listed_prompts(target, key, words) or _captions(target, key, vocabulary)
+        if target.concept_prompt:
+            concept = target.concept_prompt
+        elif vocabulary is not None:
+            concept = vocabulary.concept_prompt(target.concept)
+        else:
+            concept = target.concept
+    except UnknownConceptError as error:
+        raise UserError(f"{key}.concept: {error}") from None
+    return TargetPrompts(target, prompts, concept, _anchors(target, key, prompts, words) if needs_anchor else None)
+
+
+def _listed_prompts(target: Target, key: str, words: Sequence[str]) -> tuple[str, ...]:
+    wrong = [template for template in target.templates if template.count("{}") != 1]
+    if wrong:
+        raise UserError(f"{key}.templates: {wrong[0]!r} must have {{}} once, where the concept goes")
+    filled = [template.replace("{}", word) for template in target.templates for word in words]
+    read = read_prompts(target.prompts_file, f"{key}.prompts_file") if target.prompts_file else []
+    return tuple(dict.fromkeys([*target.prompts, *read, *filled]))
+
+
+def _captions(target: Target, key: str, vocabulary: Vocabulary | None) -> tuple[str, ...]:
+    if vocabulary is None:
+        raise UserError(
+            f"{key}: {target.concept!r} has no prompts, and this model comes with no vocabulary; "
+            f"give {key}.templates, .prompts or .prompts_file"
+        )
+    return tuple(caption.text for caption in vocabulary.captions_of(target.concept))
+
+
+def _anchors(target: Target, key: str, prompts: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
+    if target.anchor_prompt is not None:
+        return tuple(target.anchor_prompt for _ in prompts)
+    if target.anchor is None:
+        raise UserError(f"{key}.anchor: anchor_redirection needs it, or {key}.anchor_prompt; found neither")
+    pattern = re.compile("|".join(rf"(?<!\w){re.escape(w)}(?!\w)" for w in sorted(words, key=len)[::-1]), re.IGNORECASE)
+    without = [prompt for prompt in prompts if not pattern.search(prompt)]
+    if without:
+        raise UserError(
+            f"{key}.anchor: {without[0]!r} does not name {' or '.join(map(repr, words))}, so nothing can be "
+            f"replaced; give {key}.anchor_prompt instead"
+        )
+    anchor = target.anchor
+    return tuple(pattern.sub(lambda _: anchor, prompt) for prompt in prompts)
+
+
+def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabulary | None) -> tuple[str, ...]:
+    """The prompts to keep; one that names a target is refused."""
+    words = [word for target in targets for word in (target.concept, *target.synonyms)]
+    if retain.prompts == "auto" and retain.prompts_file is None:
+        if vocabulary is None:
+            raise UserError(
+                "retain.prompts: `auto` needs a vocabulary, which this model lacks; "
+                "list prompts to keep, or give retain.prompts_file"
+            )
+        kept = [caption.text for caption in vocabulary.captions_without(word for word in words)]
+    else:
+        listed = [] if retain.prompts == "auto" else list(retain.prompts)
+        kept = listed + (read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else [])
+    if not kept:
+        raise UserError("retain.prompts: no prompts to keep; teacher_distillation needs one at least")
+    clash = [prompt for prompt in kept if names(prompt, words)]
+    if clash:
+        raise UserError(f"retain.prompts: {clash[0]!r} names a target of this run; a target cannot be kept too")
+    return tuple(dict.fromkeys(kept))

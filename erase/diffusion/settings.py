@@ -1,0 +1,94 @@
+"""The settings of an erasure that belong to the diffusion path, and the plan that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from erase import embedded
+from erase.components import STRICT
+from erase.config import build, read_yaml
+from erase.diffusion.concepts import LatentSettings, Retain, Target
+from erase.diffusion.losses import ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
+from erase.diffusion.prompts import TargetPrompts, retain_prompts, target_prompts
+from erase.errors import UserError
+from erase.vocabulary import Vocabulary
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ErasureSettings:
+    """What to erase from which model, and by which losses."""
+
+    model: str = embedded.NAME
+    """`shapes` (embedded), a diffusers folder, or a Hub id"""
+    revision: str | None = None
+    """branch, tag or commit of a Hub id"""
+    vocabulary: str | None = None
+    """a YAML file with `domains` and `templates`, or `shapes`; default: the embedded model's own, else none"""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+    """the concepts to erase, each with its prompts, its anchor and its weight"""
+    retain: Retain = Retain()
+    """what must stay"""
+    forget_loss: Annotated[ForgetLoss, Field(discriminator="name")] = NegativeGuidance()
+    """what the model learns to do on the targets' prompts"""
+    retain_loss: Annotated[RetainLoss, Field(discriminator="name")] = TeacherDistillation()
+    """what holds the model in place elsewhere"""
+    latents: LatentSettings = LatentSettings()
+    """the pictures that both losses are taken on"""
+
+
+@plain_dataclass(frozen=True)
+class Plan:
+    """What the settings come to, before any model is loaded."""
+
+    targets: tuple[TargetPrompts, ...]
+    retain: tuple[str, ...]
+    """Prompts to keep; empty where the retain loss learns from images."""
+
+
+def read_vocabulary(name: str | None, model: str) -> Vocabulary | None:
+    """The vocabulary that a run speaks, if it has one."""
+    if name == embedded.NAME or (name is None and model == embedded.NAME):
+        return embedded.VOCABULARY
+    if name is None:
+        return None
+    try:
+        return build(Vocabulary, read_yaml(Path(name)))
+    except ValueError as error:
+        raise UserError(f"vocabulary: {name}: {error}") from None
+
+
+def make_plan(settings: ErasureSettings) -> Plan:
+    """Works out every prompt, and reports all that is wrong with them at once."""
+    vocabulary = read_vocabulary(settings.vocabulary, settings.model)
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], Result]) -> Result | None:
+        try:
+            return make()
+        except UserError as error:
+            problems.extend(error.problems)
+            return None
+
+    needs_anchor = settings.forget_loss.needs_anchor
+    targets = [
+        attempt(partial(target_prompts, target, f"targets.{index}", vocabulary, needs_anchor))
+        for index, target in enumerate(settings.targets)
+    ]
+    retain: tuple[str, ...] | None = ()
+    if settings.retain_loss.needs_images:
+        if settings.retain.images is None:
+            problems.append(f"retain.images: {settings.retain_loss.name} learns from captioned images; found none")
+    else:
+        retain = attempt(lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
+    if problems:
+        raise UserError(*problems)
+    return Plan(tuple(target for target in targets if target), retain or ())

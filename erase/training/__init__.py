@@ -1,0 +1,1 @@
+"""The loop that every domain shares, its settings and its checkpoints."""

@@ -1,0 +1,136 @@
+"""Checkpoints without pickle: safetensors for tensors, JSON for the rest; whole or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from erase.config import differences
+from erase.errors import UserError
+from erase.protocols import UpdateState
+from erase.provenance import new_folder, write_json
+from erase.training.settings import FREE_ON_RESUME
+
+PREFIX = "checkpoint-"
+WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    trainable: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    state: UpdateState,
+    identity: Mapping[str, Any],
+) -> None:
+    """Writes a checkpoint beside the older ones; ``identity`` is what a run that resumes must share."""
+    moments, plain = {}, {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor):
+                moments[f"{index}.{key}"] = value.detach().contiguous()
+            elif value is not None:
+                plain[f"{index}.{key}"] = value
+    schedule = {
+        k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list) and k != "lr_lambdas"
+    }
+    try:
+        with new_folder(folder) as temporary:
+            weights = {name: p.detach().contiguous() for name, p in trainable.items()}
+            save_file(weights, temporary / WEIGHTS)
+            save_file(moments, temporary / OPTIMIZER)
+            rates = [group["lr"] for group in optimizer.param_groups]
+            content = {"update": asdict(state), "schedule": schedule, "rates": rates, "plain": plain}
+            write_json(temporary / STATE, content | {"identity": identity})
+    except (OSError, SafetensorError) as error:
+        kept = latest(folder.parent)
+        remains = f"{kept} is whole" if kept else "there is no earlier one"
+        raise UserError(
+            f"output_dir: {folder} could not be written ({error}); {remains}. Free space and resume"
+        ) from None
+
+
+def restore_checkpoint(
+    folder: Path,
+    trainable: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    identity: Mapping[str, Any],
+) -> UpdateState:
+    """Puts weights, optimizer and schedule back, bit for bit; a checkpoint of another run is refused."""
+    content = read_state(folder)
+    check_identity(folder, content["identity"], identity)
+    try:
+        weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"resume_from_checkpoint: {folder} is damaged: {error}") from None
+    if set(weights) != set(trainable):
+        odd = sorted(set(weights) ^ set(trainable))[0]
+        raise UserError(f"resume_from_checkpoint: {folder} holds other parameters than this run trains, such as {odd}")
+    with torch.no_grad():
+        for name, p in trainable.items():
+            p.copy_(weights[name])
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*moments.items(), *content["plain"].items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    scheduler.load_state_dict(content["schedule"])
+    for group, rate in zip(optimizer.param_groups, content["rates"], strict=True):
+        group["lr"] = rate
+    return UpdateState(**content["update"])
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A checkpoint's JSON."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"resume_from_checkpoint: {folder} is no checkpoint: it has no {STATE}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"resume_from_checkpoint: {folder / STATE} is damaged: {error}") from None
+
+
+def check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint whose run was set up otherwise, naming each difference."""
+    changed = differences(then, now)
+    found = [line for line in changed if line.split(":")[0].removeprefix("config.") not in FREE_ON_RESUME]
+    if found:
+        raise UserError(f"resume_from_checkpoint: {folder} comes from a run that differs", *found)
+
+
+def find_checkpoint(wanted: str, output_dir: Path) -> Path:
+    """The folder that ``resume_from_checkpoint`` names."""
+    if wanted != "latest":
+        return Path(wanted)
+    found = latest(output_dir)
+    if found is None:
+        raise UserError(f"resume_from_checkpoint: {output_dir} holds no checkpoint to resume from")
+    return found
+
+
+def latest(output_dir: Path) -> Path | None:
+    """The checkpoint of the highest step, if there is one."""
+    found = all_checkpoints(output_dir)
+    return found[-1] if found else None
+
+
+def all_checkpoints(output_dir: Path) -> list[Path]:
+    """Every whole checkpoint, by step."""
+    found = [f for f in output_dir.glob(f"{PREFIX}*") if f.is_dir() and f.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix(PREFIX)))
+
+
+def prune(output_dir: Path, limit: int | None) -> None:
+    """Removes the oldest checkpoints beyond the limit."""
+    for folder in all_checkpoints(output_dir)[:-limit] if limit else []:
+        shutil.rmtree(folder)

@@ -1,0 +1,147 @@
+"""An erasure from settings to a folder: the base, its latents, the loop, the result and how it was made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from pydantic.dataclasses import dataclass
+
+from erase.components import STRICT
+from erase.config import dump
+from erase.diffusion.pipelines import load_pipeline
+from erase.diffusion.prepare import Base, Prepared, load_base, prepare
+from erase.diffusion.settings import ErasureSettings, Plan, make_plan
+from erase.diffusion.task import ErasureTask
+from erase.gradients import mean_over_processes
+from erase.parameters import LoRA
+from erase.provenance import describe_environment, hash_json
+from erase.training.checkpoint import find_checkpoint, read_state
+from erase.training.loop import TrainingRun
+from erase.training.output import check_output, open_output, write_result
+from erase.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class ErasureRun(TrainingSettings, ErasureSettings):
+    """All settings of ``erase train`` for a diffusion model."""
+
+    task: Literal["diffusion"] = "diffusion"
+    """the domain"""
+    save_merged: bool = False
+    """after a LoRA run, also write the merged pipeline to `merged/`"""
+
+
+@plain_dataclass(frozen=True)
+class Counts:
+    """What a run cost."""
+
+    gradient_evaluations: int
+    latent_evaluations: int
+    """Denoiser evaluations, one an example, that made the latents; 0 if cached."""
+    training_evaluations: int
+    """Denoiser evaluations of the training steps, the frozen base's among them."""
+    seconds: float
+
+    def describe(self) -> str:
+        """The counts in a line."""
+        total = self.latent_evaluations + self.training_evaluations
+        return (
+            f"{total:,} denoiser evaluations: {self.latent_evaluations:,} for latents "
+            f"({100 * self.latent_evaluations / max(1, total):.0f} %), {self.training_evaluations:,} in training; "
+            f"{self.gradient_evaluations:,} gradient evaluations; {self.seconds:.0f} s"
+        )
+
+
+def check_run(run: ErasureRun) -> Plan:
+    """Everything that can be refused before a model is loaded or a file written."""
+    plan = make_plan(run)
+    check_output(run.output_dir, run.overwrite, bool(run.resume_from_checkpoint))
+    if run.resume_from_checkpoint:
+        read_state(find_checkpoint(run.resume_from_checkpoint, run.output_dir))
+    return plan
+
+
+def erase_concepts(run: ErasureRun) -> Counts:
+    """Trains, and leaves the model, its provenance, the settings and the step log in ``output_dir``."""
+    started, plan = time.monotonic(), check_run(run)
+    accelerator = make_accelerator(run)
+    main = accelerator.is_main_process
+    base = load_base(run, plan, accelerator.device)
+    prepared = prepare(base, run, plan, run.seed, not main, accelerator.main_process_first)
+    task = make_task(run, base, prepared, accelerator)
+    identity = {"config": dump(run), "base": base.hash}
+    training = TrainingRun(task, run, accelerator, identity)
+    training.resume()
+    if main:
+        open_output(run.output_dir, run.overwrite and not run.resume_from_checkpoint, dump(run))
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
+    evaluations = training.train()
+    accelerator.end_training()
+    mean = mean_over_processes(task.counter.count, accelerator.device)
+    counts = Counts(
+        evaluations,
+        prepared.latent_evaluations,
+        round(mean * accelerator.num_processes),
+        time.monotonic() - started,
+    )
+    if main:
+        made = describe(run, base, prepared, task, counts, accelerator)
+        write_result(run.output_dir, task.save, made)
+        if run.save_merged and isinstance(run.parameters, LoRA):
+            write_result(run.output_dir, lambda folder: save_merged(base.folder, run.output_dir, folder), made)
+    accelerator.wait_for_everyone()
+    return counts
+
+
+def make_accelerator(run: TrainingSettings) -> Accelerator:
+    """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
+    folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
+    tracker = None if run.report_to == "none" else run.report_to
+    return Accelerator(mixed_precision=run.mixed_precision, log_with=tracker, project_config=folders)
+
+
+def make_task(run: ErasureRun, base: Base, prepared: Prepared, accelerator: Accelerator) -> ErasureTask:
+    """The erasure as the loop sees it."""
+    return ErasureTask(
+        base.pipeline,
+        run.parameters,
+        (run.forget_loss, run.retain_loss),
+        (prepared.forget, prepared.retain),
+        prepared.states,
+        forget_weight=run.forget_weight,
+        seed=run.seed,
+        gradient_checkpointing=run.gradient_checkpointing,
+        autocast=accelerator.autocast,
+    )
+
+
+def describe(
+    run: ErasureRun, base: Base, prepared: Prepared, task: ErasureTask, counts: Counts, accelerator: Accelerator
+) -> dict[str, Any]:
+    """The provenance: what was done to which model, by what, at what cost."""
+    return {
+        "erased": [target.concept for target in run.targets],
+        "base": {"model": run.model, "revision": run.revision, "hash": base.hash},
+        "config": dump(run),
+        "prompt_hashes": prepared.prompt_hashes,
+        "trained_parameters": sum(p.numel() for p in task.trainable.values()),
+        "counts": {**vars(counts)},
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "environment": describe_environment(),
+    }
+
+
+def save_merged(base: Path, adapter: Path, folder: Path) -> None:
+    """The base with the adapter folded into its weights, as a diffusers folder in ``folder/merged``."""
+    pipeline = load_pipeline(base)
+    pipeline.load_lora_weights(str(adapter), weight_name="pytorch_lora_weights.safetensors")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    pipeline.save_pretrained(folder / "merged", safe_serialization=True)

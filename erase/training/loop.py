@@ -1,0 +1,129 @@
+"""The training loop: two objectives, one update rule, one optimizer step; the same for every domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from erase.errors import UserError
+from erase.protocols import Diagnostics, Shard, Task, UpdateState
+from erase.randomness import derive
+from erase.training.checkpoint import PREFIX, find_checkpoint, latest, prune, restore_checkpoint, save_checkpoint
+from erase.training.interruption import Interrupted, Interruption
+from erase.training.optimization import make_optimizer, make_scheduler
+from erase.training.settings import TrainingSettings
+from erase.training.step_log import StepLog
+
+
+class TrainingRun:
+    """A task being trained: parameters, optimizer, schedule and the update rule's state."""
+
+    def __init__(
+        self, task: Task, settings: TrainingSettings, accelerator: Accelerator, identity: Mapping[str, Any]
+    ) -> None:
+        self.task, self.settings, self.accelerator = task, settings, accelerator
+        self.parameters = list(task.trainable.values())
+        self.optimizer = make_optimizer(settings, self.parameters)
+        self.scheduler = make_scheduler(settings, self.optimizer)
+        self.state = UpdateState(seed=derive(settings.seed, "update"))
+        self.shard = Shard(
+            accelerator.process_index,
+            accelerator.num_processes,
+            settings.gradient_accumulation_steps,
+            settings.train_batch_size,
+        )
+        self.identity = dict(identity) | {"total_batch": self.shard.total}
+        self.saved_at = -1
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint that the settings name."""
+        if self.settings.resume_from_checkpoint:
+            folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
+            self.state = restore_checkpoint(folder, self.task.trainable, self.optimizer, self.scheduler, self.identity)
+            self.saved_at = self.state.step
+
+    def train(self) -> int:
+        """Runs the steps that are left, and returns the gradient evaluations they took."""
+        settings, evaluations = self.settings, 0
+        main, interruption = self.accelerator.is_main_process, Interruption()
+        log = StepLog(settings.output_dir, self.state.step) if main else None
+        bar = tqdm(total=settings.max_train_steps, initial=self.state.step, desc="erasing", disable=not main)
+        try:
+            with interruption.listen():
+                while self.state.step < settings.max_train_steps:
+                    seen = self.step()
+                    evaluations += seen.evaluations
+                    self.report(seen, log, bar)
+                    stop = interruption.agreed(self.accelerator.device)
+                    if stop or self.state.step % settings.checkpointing_steps == 0:
+                        self.save()
+                    if stop and self.state.step < settings.max_train_steps:
+                        raise Interrupted(self._how_to_go_on(), interruption.received or 15)
+        finally:
+            bar.close()
+            if log is not None:
+                log.close()
+        return evaluations
+
+    def step(self) -> Diagnostics:
+        """One update; a loss or gradient that is not finite stops the run before the weights are touched."""
+        step = self.state.step
+        retain, forget = self.task.objectives(step, self.shard)
+        seen = self.settings.update(retain, forget, self.parameters, self.state)
+        numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm)
+        if not all(math.isfinite(number) for number in numbers):
+            raise UserError(*self._explain_non_finite(step, seen))
+        if self.settings.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        return seen
+
+    def report(self, seen: Diagnostics, log: StepLog | None, bar: Any) -> None:
+        """Step log, trackers and progress bar; the forget loss and norm are shown without their weight."""
+        weight = self.settings.forget_weight
+        values = asdict(seen) | {
+            "forget_loss": seen.forget_loss / weight,
+            "forget_norm": seen.forget_norm / weight,
+            "learning_rate": self.scheduler.get_last_lr()[0],
+        }
+        self.accelerator.log({k: v for k, v in values.items() if v is not None}, step=self.state.step)
+        bar.update()
+        bar.set_postfix(
+            forget=f"{values['forget_loss']:.3g}", retain=f"{seen.retain_loss:.3g}", cosine=f"{seen.cosine:+.2f}"
+        )
+        if log is not None:
+            log.write({"step": self.state.step, **values})
+
+    def save(self) -> None:
+        """A checkpoint of this step, written by the main process while the others wait."""
+        if self.saved_at != self.state.step and self.accelerator.is_main_process:
+            folder = self.settings.output_dir / f"{PREFIX}{self.state.step}"
+            save_checkpoint(folder, self.task.trainable, self.optimizer, self.scheduler, self.state, self.identity)
+            prune(self.settings.output_dir, self.settings.checkpoints_total_limit)
+        self.saved_at = self.state.step
+        self.accelerator.wait_for_everyone()
+
+    def _how_to_go_on(self) -> str:
+        return (
+            f"Interrupted after step {self.state.step} of {self.settings.max_train_steps}; saved "
+            f"{self.settings.output_dir / f'{PREFIX}{self.state.step}'}. "
+            "To go on, run the same command with --resume_from_checkpoint latest"
+        )
+
+    def _explain_non_finite(self, step: int, seen: Diagnostics) -> list[str]:
+        good: Path | None = latest(self.settings.output_dir)
+        return [
+            f"step {step + 1}: the loss is not finite: forget {seen.forget_loss}, retain {seen.retain_loss} "
+            f"(gradient norms {seen.forget_norm}, {seen.retain_norm})",
+            f"the batch's prompts: {'; '.join(self.task.describe_batch(step, self.shard))}",
+            f"last good checkpoint: {good or 'none was written'}; "
+            "try a smaller learning_rate, forget_weight or update.alpha",
+        ]

@@ -1,0 +1,53 @@
+"""The output folder: refused if it holds something else, cleared on request, filled at the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from erase.errors import UserError
+from erase.provenance import new_folder, write_json, write_text
+
+CONFIG, PROVENANCE = "config.yaml", "provenance.json"
+
+
+def check_output(folder: Path, overwrite: bool, resuming: bool, key: str = "output_dir", marker: str = CONFIG) -> None:
+    """Refuses a folder that a run must not write to; ``marker`` is what an earlier run would have left there."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{key}: {folder} is a file; give a folder")
+    if resuming or not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        remedy = "give another, or --overwrite, or --resume_from_checkpoint latest"
+        raise UserError(f"{key}: {folder} is not empty; {remedy}")
+    if not (folder / marker).exists():
+        raise UserError(f"{key}: {folder} holds no {marker}, so it is no earlier run; it is not overwritten")
+
+
+def open_output(folder: Path, overwrite: bool, config: dict[str, Any]) -> None:
+    """Clears an earlier run if asked to, and writes the resolved settings."""
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def write_result(folder: Path, save: Callable[[Path], None], provenance: dict[str, Any]) -> None:
+    """Saves the model beside the run's log; a failure leaves the folder without a half-written model."""
+    staging = folder / "result"
+    try:
+        with new_folder(staging) as temporary:
+            save(temporary)
+        for item in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
+            destination = folder / item.name
+            if destination.is_dir():
+                shutil.rmtree(destination)
+            item.replace(destination)
+        staging.rmdir()
+        write_json(folder / PROVENANCE, provenance)
+    except OSError as error:
+        raise UserError(f"output_dir: the model could not be written to {folder}: {error}") from None
