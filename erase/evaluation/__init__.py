@@ -1,0 +1,1 @@
+"""What is gone, what is kept: metrics and the report."""

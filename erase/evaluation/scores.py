@@ -1,0 +1,75 @@
+"""What was forgotten and what was kept: UA, IRA and CRA as UnlearnCanvas defines them (Zhang et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erase.errors import UserError
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One picture: what its prompt says, what the classifier sees, how well the prompt fits."""
+
+    asked: Mapping[str, str]
+    """Domain to concept, as the prompt has it."""
+    seen: Mapping[str, str]
+    """Domain to label, as the classifier has it."""
+    clip: float
+    """CLIP score, 100 x cosine."""
+
+
+def share(pictures: Sequence[Judged], holds: Callable[[Judged], bool], what: str) -> float:
+    """The share, 0 to 1, of pictures for which ``holds``; an empty set is an error."""
+    if not pictures:
+        raise UserError(f"evaluation: no pictures to measure {what} on; add prompts")
+    return sum(map(holds, pictures)) / len(pictures)
+
+
+def accuracy(pictures: Sequence[Judged], domains: Sequence[str], what: str) -> float:
+    """The share of (picture, domain) pairs in which the classifier sees what was asked for."""
+
+    def right(domain: str) -> Callable[[Judged], bool]:
+        return lambda picture: picture.seen[domain] == picture.asked[domain]
+
+    return sum(share(pictures, right(domain), what) for domain in domains) / len(domains)
+
+
+def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -> dict[str, Any]:
+    """The scores of one model for one target, all shares 0 to 1 except CLIP score.
+
+    UA is the share of the target's pictures that no longer show it; IRA the accuracy in the target's domain
+    on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts.
+    """
+    erased = [p for p in pictures if p.asked[domain] == target]
+    kept = [p for p in pictures if p.asked[domain] != target]
+    others = [d for d in pictures[0].asked if d != domain] if pictures else []
+    return {
+        "UA": share(erased, lambda p: p.seen[domain] != target, "UA"),
+        "IRA": accuracy(kept, [domain], "IRA"),
+        "CRA_kept": accuracy(kept, others, "CRA"),
+        "CRA_erased": accuracy(erased, others, "CRA"),
+        "none_erased": share(erased, lambda p: p.seen[domain] == none, "none"),
+        "none_kept": share(kept, lambda p: p.seen[domain] == none, "none"),
+        "clip_erased": sum(p.clip for p in erased) / len(erased),
+        "clip_kept": sum(p.clip for p in kept) / len(kept),
+        "images_erased": len(erased),
+        "images_kept": len(kept),
+    }
+
+
+def per_concept(pictures: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+    """Each concept's own accuracy and CLIP score, over the pictures whose prompt names it."""
+    table: dict[str, dict[str, Any]] = {}
+    for domain in dict.fromkeys(d for p in pictures for d in p.asked):
+        for concept in dict.fromkeys(p.asked[domain] for p in pictures if domain in p.asked):
+            of = [p for p in pictures if p.asked.get(domain) == concept]
+            table[concept] = {
+                "domain": domain,
+                "accuracy": accuracy(of, [domain], concept),
+                "clip": sum(p.clip for p in of) / len(of),
+                "images": len(of),
+            }
+    return table

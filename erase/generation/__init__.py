@@ -1,0 +1,1 @@
+"""Images in quantity from a pipeline."""
