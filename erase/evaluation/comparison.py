@@ -84,7 +84,7 @@ class Exam:
 def embedded_exam(copies: int, seed: int, sampling: SamplingSettings) -> Exam:
     """Every full caption of Shapes World, ``copies`` times, each from a seed that training never draws."""
     captions = embedded.VOCABULARY.captions([embedded.FULL_TEMPLATE]) * copies
-    shots = [Shot(c.text, derive(seed, "evaluation", index)) for index, c in enumerate(captions)]
+    shots = [Shot(c.text, derive(seed, "evaluation", index) % 10**9) for index, c in enumerate(captions)]
     return Exam(captions, shots, sampling, embedded_judges(), seed)
 
 
