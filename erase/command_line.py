@@ -71,7 +71,7 @@ def run_command(
         print(f"\n{stop}", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
-        print("\nInterrupted before training began; nothing was lost. Run the same command again.", file=sys.stderr)
+        print("\nInterrupted; no file was left half-written. Run the same command again.", file=sys.stderr)
         return 130
 
 

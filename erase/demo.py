@@ -71,7 +71,7 @@ def erasure_of(demo: Demo) -> ErasureRun:
 def run_demo(demo: Demo, _: Arguments) -> None:
     """Erases, generates, scores, reports."""
     run = erasure_of(demo)
-    check_output(demo.output, demo.overwrite, demo.resume_from_checkpoint is not None, "output", "erased")
+    check_output(demo.output, demo.overwrite, demo.resume_from_checkpoint is not None, "output", "erased/steps.jsonl")
     if demo.overwrite and demo.output.exists():
         shutil.rmtree(demo.output)
     check_run(run)

@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from erase.errors import UserError
+
 LIBRARIES = ("erase", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "open_clip_torch")
 
 
@@ -68,6 +70,13 @@ def hash_folder(folder: Path, patterns: tuple[str, ...] = ("**/*.safetensors", "
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Refuses a folder that could not be made or written to; ``key`` is the setting that names it."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{key}: {folder} cannot be written: {there} is no folder that this user may write to")
 
 
 def write_text(file: Path, text: str) -> None:

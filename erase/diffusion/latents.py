@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase.diffusion.concepts import LatentSettings
+from erase.errors import UserError
 from erase.provenance import hash_json, new_folder
 from erase.randomness import derive
 
@@ -55,8 +56,11 @@ def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettin
         return load_file(file)["latents"]
     except (FileNotFoundError, SafetensorError, KeyError):
         latents = make_latents(pipeline, request, settings.batch_size, quiet)
-    with new_folder(folder) as temporary:
-        save_file({"latents": latents}, temporary / "latents.safetensors", {"key": request.key()})
+    try:
+        with new_folder(folder) as temporary:
+            save_file({"latents": latents}, temporary / "latents.safetensors", {"key": request.key()})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"latents.cache_dir: {folder} could not be written: {error}") from None
     return latents
 
 

@@ -50,18 +50,22 @@ def load_base(settings: ErasureSettings, plan: Plan, device: torch.device) -> Ba
     folder = find_pipeline(settings.model, settings.revision)
     pipeline = load_pipeline(folder)
     refuse(
-        f"{prompt!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
-        for prompt in unknown_words(pipeline, all_prompts(plan))
+        f"{key}: {prompt!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
+        for key, prompts in keyed_prompts(plan).items()
+        for prompt in unknown_words(pipeline, prompts)
     )
     return Base(pipeline.to(device), folder, hash_folder(folder))
 
 
-def all_prompts(plan: Plan) -> list[str]:
-    """Every prompt of a plan, without repeats."""
-    texts = [*plan.retain]
-    for target in plan.targets:
-        texts += [*target.prompts, target.concept_prompt, *(target.anchors or ())]
-    return list(dict.fromkeys(texts))
+def keyed_prompts(plan: Plan) -> dict[str, list[str]]:
+    """Every prompt of a plan, by the key of the configuration that it comes from."""
+    keyed = {"retain.prompts": list(plan.retain)}
+    for index, target in enumerate(plan.targets):
+        key = f"targets.{index}"
+        keyed[f"{key}.prompts"] = list(target.prompts)
+        keyed[f"{key}.concept_prompt"] = [target.concept_prompt]
+        keyed[f"{key}.anchor"] = list(dict.fromkeys(target.anchors or ()))
+    return keyed
 
 
 def prepare(

@@ -60,6 +60,8 @@ def read_vocabulary(name: str | None, model: str) -> Vocabulary | None:
         return embedded.VOCABULARY
     if name is None:
         return None
+    if not Path(name).is_file():
+        raise UserError(f"vocabulary: {name}: there is no such file; `shapes` is the embedded model's")
     try:
         return build(Vocabulary, read_yaml(Path(name)))
     except ValueError as error:
@@ -87,6 +89,8 @@ def make_plan(settings: ErasureSettings) -> Plan:
     if settings.retain_loss.needs_images:
         if settings.retain.images is None:
             problems.append(f"retain.images: {settings.retain_loss.name} learns from captioned images; found none")
+        elif not settings.retain.images.is_dir():
+            problems.append(f"retain.images: {settings.retain.images} is no folder")
     else:
         retain = attempt(lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
     if problems:

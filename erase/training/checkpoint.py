@@ -84,7 +84,8 @@ def restore_checkpoint(
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    scheduler.load_state_dict(content["schedule"])
+    lambdas = {"lr_lambdas": scheduler.state_dict()["lr_lambdas"]}
+    scheduler.load_state_dict(content["schedule"] | lambdas)
     for group, rate in zip(optimizer.param_groups, content["rates"], strict=True):
         group["lr"] = rate
     return UpdateState(**content["update"])

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass as plain_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
 from erase.config import dump
+from erase.diffusion.latents import default_cache
 from erase.diffusion.pipelines import load_pipeline
 from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
+from erase.errors import UserError
 from erase.gradients import mean_over_processes
 from erase.parameters import LoRA
-from erase.provenance import describe_environment, hash_json
+from erase.provenance import check_writable, describe_environment, hash_json
 from erase.training.checkpoint import find_checkpoint, read_state
 from erase.training.loop import TrainingRun
 from erase.training.output import check_output, open_output, write_result
@@ -60,10 +64,18 @@ class Counts:
 def check_run(run: ErasureRun) -> Plan:
     """Everything that can be refused before a model is loaded or a file written."""
     plan = make_plan(run)
+    check_writable(run.latents.cache_dir or default_cache(), "latents.cache_dir")
     check_output(run.output_dir, run.overwrite, bool(run.resume_from_checkpoint))
+    check_tracker(run.report_to)
     if run.resume_from_checkpoint:
         read_state(find_checkpoint(run.resume_from_checkpoint, run.output_dir))
     return plan
+
+
+def check_tracker(name: str) -> None:
+    """Refuses a tracker that is not installed: a run must not train untracked that was to be tracked."""
+    if name not in ("none", "all") and find_spec(name) is None:
+        raise UserError(f"report_to: {name} is not installed; pip install {name}")
 
 
 def erase_concepts(run: ErasureRun) -> Counts:
@@ -72,6 +84,8 @@ def erase_concepts(run: ErasureRun) -> Counts:
     accelerator = make_accelerator(run)
     main = accelerator.is_main_process
     base = load_base(run, plan, accelerator.device)
+    with torch.device("meta"):
+        run.parameters.select(type(base.pipeline.unet).from_config(base.pipeline.unet.config))
     prepared = prepare(base, run, plan, run.seed, not main, accelerator.main_process_first)
     task = make_task(run, base, prepared, accelerator)
     identity = {"config": dump(run), "base": base.hash}
@@ -82,7 +96,6 @@ def erase_concepts(run: ErasureRun) -> Counts:
     accelerator.wait_for_everyone()
     accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
     evaluations = training.train()
-    accelerator.end_training()
     mean = mean_over_processes(task.counter.count, accelerator.device)
     counts = Counts(
         evaluations,
@@ -96,6 +109,7 @@ def erase_concepts(run: ErasureRun) -> Counts:
         if run.save_merged and isinstance(run.parameters, LoRA):
             write_result(run.output_dir, lambda folder: save_merged(base.folder, run.output_dir, folder), made)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return counts
 
 
@@ -103,7 +117,7 @@ def make_accelerator(run: TrainingSettings) -> Accelerator:
     """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
     folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
     tracker = None if run.report_to == "none" else run.report_to
-    return Accelerator(mixed_precision=run.mixed_precision, log_with=tracker, project_config=folders)
+    return Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
 
 
 def make_task(run: ErasureRun, base: Base, prepared: Prepared, accelerator: Accelerator) -> ErasureTask:
@@ -117,7 +131,7 @@ def make_task(run: ErasureRun, base: Base, prepared: Prepared, accelerator: Acce
         forget_weight=run.forget_weight,
         seed=run.seed,
         gradient_checkpointing=run.gradient_checkpointing,
-        autocast=accelerator.autocast,
+        autocast=lambda: torch.autocast(accelerator.device.type, torch.bfloat16, run.mixed_precision == "bf16"),
     )
 
 
@@ -141,7 +155,7 @@ def describe(
 def save_merged(base: Path, adapter: Path, folder: Path) -> None:
     """The base with the adapter folded into its weights, as a diffusers folder in ``folder/merged``."""
     pipeline = load_pipeline(base)
-    pipeline.load_lora_weights(str(adapter), weight_name="pytorch_lora_weights.safetensors")
-    pipeline.fuse_lora()
+    pipeline.unet.load_lora_adapter(str(adapter), weight_name="pytorch_lora_weights.safetensors", prefix="unet")
+    pipeline.fuse_lora(components=["unet"])
     pipeline.unload_lora_weights()
     pipeline.save_pretrained(folder / "merged", safe_serialization=True)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from erase.errors import UserError
+from erase.gradients import gradients
 from erase.protocols import Diagnostics, Shard, Task, UpdateState
 from erase.randomness import derive
 from erase.training.checkpoint import PREFIX, find_checkpoint, latest, prune, restore_checkpoint, save_checkpoint
@@ -66,6 +67,7 @@ class TrainingRun:
                         self.save()
                     if stop and self.state.step < settings.max_train_steps:
                         raise Interrupted(self._how_to_go_on(), interruption.received or 15)
+            self.save()
         finally:
             bar.close()
             if log is not None:
@@ -77,7 +79,8 @@ class TrainingRun:
         step = self.state.step
         retain, forget = self.task.objectives(step, self.shard)
         seen = self.settings.update(retain, forget, self.parameters, self.state)
-        numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm)
+        combined = torch.nn.utils.get_total_norm(gradients(self.parameters)).item()
+        numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm, combined)
         if not all(math.isfinite(number) for number in numbers):
             raise UserError(*self._explain_non_finite(step, seen))
         if self.settings.max_grad_norm:

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
 from erase.errors import UserError
-from erase.provenance import new_folder, write_json, write_text
+from erase.provenance import check_writable, new_folder, write_json, write_text
+from erase.training.step_log import FILE_NAME
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 
 
-def check_output(folder: Path, overwrite: bool, resuming: bool, key: str = "output_dir", marker: str = CONFIG) -> None:
+def check_output(
+    folder: Path, overwrite: bool, resuming: bool, key: str = "output_dir", marker: str = FILE_NAME
+) -> None:
     """Refuses a folder that a run must not write to; ``marker`` is what an earlier run would have left there."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{key}: {folder} is a file; give a folder")
+    check_writable(folder, key)
     if resuming or not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
@@ -49,5 +54,5 @@ def write_result(folder: Path, save: Callable[[Path], None], provenance: dict[st
             item.replace(destination)
         staging.rmdir()
         write_json(folder / PROVENANCE, provenance)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"output_dir: the model could not be written to {folder}: {error}") from None

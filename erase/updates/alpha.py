@@ -11,6 +11,9 @@ from erase.components import STRICT
 from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 
+START = 1e-6
+"""The controller's first displacement, as a share of ||theta||."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class AbsoluteAlpha:
@@ -54,20 +57,20 @@ class CorrectionAlpha:
 
     The correction grows as alpha, so after each step that measured it
     alpha <- alpha * clip(sqrt(ratio / measured), 1/2, 2). The first step is a plain sum; the second starts
-    with a displacement of 1e-4. By the norms of the step before, alpha never displaces the parameters by more
-    than `max_displacement`.
+    with a displacement of 1e-6, which can double every step. By the norms of the step before, alpha never
+    displaces the parameters by more than `max_displacement`.
     """
 
     name: Literal["correction"] = "correction"
     ratio: Annotated[float, Field(gt=0, le=1, description="||correction|| / ||g_r + g_f|| to hold")] = 0.1
     max_displacement: Annotated[
         float, Field(gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move")
-    ] = 1e-2
+    ] = 1e-3
 
     def choose(self, parameters: Parameters, state: UpdateState) -> float:
         """The controlled alpha, within the largest displacement."""
-        start = DisplacementAlpha(ratio=min(1e-4, self.max_displacement)).choose(parameters, state)
-        limit = start * self.max_displacement / min(1e-4, self.max_displacement)
+        limit = DisplacementAlpha(ratio=self.max_displacement).choose(parameters, state)
+        start = limit * min(1.0, START / self.max_displacement)
         return start if state.alpha is None else min(state.alpha, limit)
 
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
