@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     arguments = parser.parse_args()
-    folder, started, seconds = arguments.output, time.monotonic(), {}
-    drawings = make_drawings(COPIES, arguments.seed)
+    folder, drawings = arguments.output, make_drawings(COPIES, arguments.seed)
     for part in (part for part in PARTS if part in arguments.parts):
+        started = time.monotonic()
         if part == "check":
             write_json(folder / "quality.json", check_models(folder))
         else:
             BUILD[part](drawings, folder, arguments.seed)
-        seconds[part] = round(time.monotonic() - started)
-    record = {"seed": arguments.seed, "copies": COPIES, "steps": STEPS, "seconds_until": seconds}
-    write_json(folder / f"build-{'-'.join(arguments.parts)}.json", record | {"environment": describe_environment()})
+        record(folder, part, arguments.seed, round(time.monotonic() - started))
+
+
+def record(folder: Path, part: str, seed: int, seconds: int) -> None:
+    """Adds to ``build.json`` how a part was made."""
+    file = folder / "build.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    made = {"seed": seed, "copies": COPIES, "steps": STEPS, "seconds": seconds, "environment": describe_environment()}
+    write_json(file, known | {part: made})
 
 
 def build_pipeline(drawings: Drawings, folder: Path, seed: int) -> None:
