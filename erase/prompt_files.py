@@ -28,7 +28,7 @@ def read_rows(file: Path, key: str) -> list[dict[str, str]]:
 def read_prompts(file: Path, key: str) -> list[str]:
     """The prompts of a CSV, in order, without repeats; ``key`` is the setting that named the file."""
     rows = read_rows(file, key)
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # a short first row lacks some
     column = next((name for name in PROMPT_COLUMNS if name in columns), None)
     if column is None:
         raise UserError(f"{key}: {file} has the columns {', '.join(columns)}; one named `prompt` is needed")

@@ -69,6 +69,16 @@ class Vocabulary:
         excluded = set(concepts)
         return [c for c in self.captions() if c.concepts and not excluded & set(c.concepts.values())]
 
+    def neutral(self, text: str, concept: str) -> str | None:
+        """The caption that says the same without ``concept``; ``None`` if the text is no caption that names it."""
+        domain = self.domain_of(concept)
+        for caption in self.captions_of(concept):
+            rest = {name: word for name, word in caption.concepts.items() if name != domain}
+            same = [template for template in self.templates if fields(template) == set(rest)]
+            if caption.text == text and same:
+                return same[0].format(**rest)
+        return None
+
     def concept_prompt(self, concept: str) -> str:
         """The shortest caption that names ``concept`` and nothing else: ``"a star"``."""
         domain = self.domain_of(concept)

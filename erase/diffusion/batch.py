@@ -23,11 +23,11 @@ class Batch:
     prompt: Tensor
     """``[b, tokens, width]`` states of the prompt that the student is shown."""
     concept: Tensor | None
-    """``[b, tokens, width]`` states of the concept alone; forget batches only."""
+    """``[b, tokens, width]`` states of the prompt that says the concept; forget batches only."""
     anchor: Tensor | None
     """``[b, tokens, width]`` states of the anchor's prompt, where the target has one."""
-    empty: Tensor
-    """``[b, tokens, width]`` states of the empty prompt."""
+    baseline: Tensor
+    """``[b, tokens, width]`` states of the same without the concept: of its neutral wording, or of the empty prompt."""
     weight: Tensor
     """``[b]`` weight of the example's target; 1 for retain batches."""
     texts: tuple[str, ...]
@@ -48,17 +48,23 @@ class Examples:
     """``[n, 4, h, w]``"""
     prompts: tuple[str, ...]
     concepts: tuple[str, ...] | None = None
-    """Each example's concept prompt."""
+    """Each example's prompt that says the concept: its own, or the concept alone."""
     anchors: tuple[str, ...] | None = None
     """Each example's anchor prompt."""
     weights: tuple[float, ...] | None = None
+    baselines: tuple[str, ...] | None = None
+    """Each example's prompt that says the same without the concept; default: the empty prompt."""
 
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def joined(self, other: Examples) -> Examples:
+        """These examples, then the other's; only latents and prompts are taken along."""
+        return Examples(torch.cat([self.latents, other.latents]), self.prompts + other.prompts)
+
     def texts(self) -> list[str]:
         """Every prompt that a batch may need the states of."""
-        return [*self.prompts, *(self.concepts or ()), *(self.anchors or ()), ""]
+        return [*self.prompts, *(self.concepts or ()), *(self.baselines or ()), *(self.anchors or ()), ""]
 
     def draw(self, count: int, states: dict[str, Tensor], last_timestep: int, *stream: str | int) -> Batch:
         """``count`` examples; the stream (a seed and names) settles which, their noise and their timesteps.
@@ -87,7 +93,7 @@ class Examples:
             prompt=prompt,
             concept=stack(self.concepts),
             anchor=stack(self.anchors),
-            empty=states[""].expand_as(prompt),
+            baseline=states[""].expand_as(prompt) if (baseline := stack(self.baselines)) is None else baseline,
             weight=torch.tensor([self.weights[i] if self.weights else 1.0 for i in picked], device=device),
             texts=tuple(self.prompts[index] for index in picked),
         )
@@ -106,7 +112,7 @@ def split(batch: Batch, start: int, stop: int) -> Batch:
         prompt=batch.prompt[start:stop],
         concept=cut(batch.concept),
         anchor=cut(batch.anchor),
-        empty=batch.empty[start:stop],
+        baseline=batch.baseline[start:stop],
         weight=batch.weight[start:stop],
         texts=batch.texts[start:stop],
         target=cut(batch.target),

@@ -21,8 +21,13 @@ class Target:
 
     concept: Annotated[str, Field(min_length=1)]
     """the word or words to erase, such as `star` or `Van Gogh`"""
+    neutral: str | None = None
+    """what replaces the concept's words to leave the rest of each prompt: `an artist` for `Van Gogh`. The concept is
+    then guided away from as its words change the prompt, c = p and n = the prompt without them in
+    eps*(p) - eta [eps*(c) - eps*(n)]. Default: the vocabulary's way of leaving the concept out, if it has one"""
     concept_prompt: str | None = None
-    """the concept alone, c in eps*(p) - eta [eps*(c) - eps*("")]; default: the vocabulary's, else the concept"""
+    """the concept alone, to guide away from c = this against n = the empty prompt instead; default, where there is
+    no neutral wording: the vocabulary's caption of the concept, else the concept's words"""
     synonyms: tuple[str, ...] = ()
     """other words for it, which fill the templates too"""
     templates: tuple[str, ...] = ()
@@ -47,6 +52,8 @@ class Retain:
     """`auto`: the vocabulary's captions without the targets; or a list; [] with a file for the file alone"""
     prompts_file: Path | None = None
     """a CSV with a `prompt` column, added to the list"""
+    empty_prompt: bool = True
+    """teacher_distillation: hold the empty prompt too, on the targets' latents; guidance pushes away from it"""
     images: Path | None = None
     """a folder of images with captions (`metadata.jsonl` or `metadata.csv`: file_name, text), for denoising"""
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextModel
 
 from erase import embedded
 from erase.errors import UserError
 
-WEIGHT_FOLDERS = ("unet", "vae", "text_encoder")
+LOADERS: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+WEIGHT_FOLDERS = tuple(LOADERS)
 SUPPORTED = ("StableDiffusionPipeline",)
 
 
@@ -67,11 +70,9 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """The pipeline of a checked folder in float32, frozen, without a progress bar."""
     check_pipeline(folder)
     try:
+        parts = {name: _load_whole(folder / name) for name in WEIGHT_FOLDERS}
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
+            folder, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UserError(f"model: {folder} cannot be loaded: {error}") from None
@@ -79,6 +80,16 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.requires_grad_(False).eval()
     return pipeline
+
+
+def _load_whole(folder: Path) -> Any:
+    """A part of the pipeline; weights that lack a tensor are refused, which diffusers would fill with noise."""
+    model, report = LOADERS[folder.name].from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        raise UserError(f"model: {folder} is damaged: its weights lack {sorted(report['missing_keys'])[0]}")
+    return model
 
 
 def unknown_words(pipeline: StableDiffusionPipeline, prompts: list[str]) -> list[str]:

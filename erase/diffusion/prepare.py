@@ -22,6 +22,9 @@ from erase.diffusion.settings import ErasureSettings, Plan
 from erase.errors import refuse
 from erase.provenance import hash_folder, hash_json
 
+EMPTY_SHARE = 5
+"""One example with the empty prompt to so many with a prompt to keep."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -63,7 +66,8 @@ def keyed_prompts(plan: Plan) -> dict[str, list[str]]:
     for index, target in enumerate(plan.targets):
         key = f"targets.{index}"
         keyed[f"{key}.prompts"] = list(target.prompts)
-        keyed[f"{key}.concept_prompt"] = [target.concept_prompt]
+        keyed[f"{key}.concept_prompt"] = sorted(set(target.concepts) - set(target.prompts))
+        keyed[f"{key}.neutral"] = sorted(set(target.baselines))
         keyed[f"{key}.anchor"] = list(dict.fromkeys(target.anchors or ()))
     return keyed
 
@@ -81,11 +85,13 @@ def prepare(
     pool = _Pool(base, settings.latents, seed, quiet)
     with in_turn(), counter.watch(base.pipeline.unet):
         forget = _forget_examples(pool, plan.targets)
-        retain = (
-            captioned_images(settings.retain.images, base.pipeline)
-            if settings.retain.images is not None and settings.retain_loss.needs_images
-            else pool.examples(spread(plan.retain, settings.latents.retain, seed))
-        )
+        if settings.retain.images is not None and settings.retain_loss.needs_images:
+            retain = read_images(settings.retain.images, base.pipeline)
+        else:
+            retain = pool.examples(spread(plan.retain, settings.latents.retain, seed))
+            if settings.retain.empty_prompt:
+                few = forget.latents[:: max(1, EMPTY_SHARE * len(forget) // len(retain))]
+                retain = retain.joined(Examples(few, ("",) * len(few)))
     return Prepared(
         forget=forget,
         retain=retain,
@@ -96,6 +102,16 @@ def prepare(
             "retain": hash_json(sorted(set(retain.prompts)) if settings.retain_loss.needs_images else plan.retain),
         },
     )
+
+
+def read_images(folder: Path, pipeline: Any) -> Examples:
+    """Captioned images to keep; a caption with a word that the model does not know is refused."""
+    examples = captioned_images(folder, pipeline)
+    refuse(
+        f"retain.images: {caption!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
+        for caption in dict.fromkeys(unknown_words(pipeline, list(examples.prompts)))
+    )
+    return examples
 
 
 @dataclass(frozen=True)
@@ -127,15 +143,25 @@ def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:
     share = max(1, pool.settings.forget // len(targets))
     prompts: list[str] = []
     concepts: list[str] = []
+    baselines: list[str] = []
     anchors: list[str] = []
     weights: list[float] = []
     for index, target in enumerate(targets):
         chosen = spread(target.prompts, share, pool.seed + index)
         prompts += chosen
-        concepts += [target.concept_prompt] * share
+        says = dict(zip(target.prompts, zip(target.concepts, target.baselines, strict=True), strict=True))
+        concepts += [says[prompt][0] for prompt in chosen]
+        baselines += [says[prompt][1] for prompt in chosen]
         weights += [target.target.weight] * share
         if target.anchors is not None:
             redirect = dict(zip(target.prompts, target.anchors, strict=True))
             anchors += [redirect[prompt] for prompt in chosen]
     made = pool.examples(tuple(prompts))
-    return Examples(made.latents, made.prompts, tuple(concepts), tuple(anchors) or None, tuple(weights))
+    return Examples(
+        latents=made.latents,
+        prompts=made.prompts,
+        concepts=tuple(concepts),
+        anchors=tuple(anchors) or None,
+        weights=tuple(weights),
+        baselines=tuple(baselines),
+    )

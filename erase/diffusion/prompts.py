@@ -18,7 +18,10 @@ class TargetPrompts:
 
     target: Target
     prompts: tuple[str, ...]
-    concept_prompt: str
+    concepts: tuple[str, ...]
+    """For each prompt, c: itself, or the concept alone."""
+    baselines: tuple[str, ...]
+    """For each prompt, n: itself without the concept, or the empty prompt."""
     anchors: tuple[str, ...] | None
 
 
@@ -32,15 +35,29 @@ def target_prompts(target: Target, key: str, vocabulary: Vocabulary | None, need
     words = (target.concept, *target.synonyms)
     try:
         prompts = _listed_prompts(target, key, words) or _captions(target, key, vocabulary)
-        if target.concept_prompt:
-            concept = target.concept_prompt
-        elif vocabulary is not None:
-            concept = vocabulary.concept_prompt(target.concept)
-        else:
-            concept = target.concept
+        concepts, baselines = _directions(target, key, prompts, vocabulary)
     except UnknownConceptError as error:
         raise UserError(f"{key}.concept: {error}") from None
-    return TargetPrompts(target, prompts, concept, _anchors(target, key, prompts, words) if needs_anchor else None)
+    except ValueError as error:
+        raise UserError(f"{key}.concept_prompt: {error}, or give {key}.concept_prompt") from None
+    anchors = _anchors(target, key, prompts, words) if needs_anchor else None
+    return TargetPrompts(target, prompts, concepts, baselines, anchors)
+
+
+def _directions(
+    target: Target, key: str, prompts: Sequence[str], vocabulary: Vocabulary | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """For each prompt, what says the concept and what says the same without it."""
+    if target.neutral is not None:
+        words = (target.concept, *target.synonyms)
+        return tuple(prompts), _replaced(prompts, words, target.neutral, f"{key}.neutral", f"{key}.concept_prompt")
+    alone = target.concept_prompt
+    known = vocabulary is not None and alone is None
+    neutral = [vocabulary.neutral(p, target.concept) if vocabulary and known else None for p in prompts]
+    if alone is None:
+        alone = vocabulary.concept_prompt(target.concept) if vocabulary else target.concept
+    concepts = tuple(alone if n is None else p for p, n in zip(prompts, neutral, strict=True))
+    return concepts, tuple(n or "" for n in neutral)
 
 
 def _listed_prompts(target: Target, key: str, words: Sequence[str]) -> tuple[str, ...]:
@@ -66,15 +83,21 @@ def _anchors(target: Target, key: str, prompts: Sequence[str], words: Sequence[s
         return tuple(target.anchor_prompt for _ in prompts)
     if target.anchor is None:
         raise UserError(f"{key}.anchor: anchor_redirection needs it, or {key}.anchor_prompt; found neither")
+    return _replaced(prompts, words, target.anchor, f"{key}.anchor", f"{key}.anchor_prompt")
+
+
+def _replaced(
+    prompts: Sequence[str], words: Sequence[str], replacement: str, key: str, instead: str
+) -> tuple[str, ...]:
+    """Each prompt with the words replaced; one without them is refused, naming the key to give instead."""
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(w)}(?!\w)" for w in sorted(words, key=len)[::-1]), re.IGNORECASE)
     without = [prompt for prompt in prompts if not pattern.search(prompt)]
     if without:
+        named = " or ".join(map(repr, words))
         raise UserError(
-            f"{key}.anchor: {without[0]!r} does not name {' or '.join(map(repr, words))}, so nothing can be "
-            f"replaced; give {key}.anchor_prompt instead"
+            f"{key}: {without[0]!r} does not name {named}, so nothing can be replaced; give {instead} instead"
         )
-    anchor = target.anchor
-    return tuple(pattern.sub(lambda _: anchor, prompt) for prompt in prompts)
+    return tuple(pattern.sub(lambda _: replacement, prompt) for prompt in prompts)
 
 
 def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabulary | None) -> tuple[str, ...]:
@@ -86,7 +109,7 @@ def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabu
                 "retain.prompts: `auto` needs a vocabulary, which this model lacks; "
                 "list prompts to keep, or give retain.prompts_file"
             )
-        kept = [caption.text for caption in vocabulary.captions_without(word for word in words)]
+        kept = [c.text for c in vocabulary.captions_without(words) if not names(c.text, words)]
     else:
         listed = [] if retain.prompts == "auto" else list(retain.prompts)
         kept = listed + (read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else [])

@@ -64,8 +64,8 @@ def read_vocabulary(name: str | None, model: str) -> Vocabulary | None:
         raise UserError(f"vocabulary: {name}: there is no such file; `shapes` is the embedded model's")
     try:
         return build(Vocabulary, read_yaml(Path(name)))
-    except ValueError as error:
-        raise UserError(f"vocabulary: {name}: {error}") from None
+    except UserError as error:
+        raise UserError(*(f"vocabulary: {name}: {problem}" for problem in error.problems)) from None
 
 
 def make_plan(settings: ErasureSettings) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import open_clip
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from erase.errors import UserError
@@ -19,7 +20,7 @@ class ClipScore:
         try:
             self.model, self.preprocess = open_clip.create_model_from_pretrained(model)
             self.tokenizer = open_clip.get_tokenizer(model, context_length=context_length)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"clip: {model} cannot be loaded: {error}") from None
         self.model.float().eval()
 

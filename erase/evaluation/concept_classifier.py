@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase.errors import UserError
@@ -22,7 +23,7 @@ class ConceptClassifier:
         try:
             self.model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True).float().eval()
             self.processor = AutoImageProcessor.from_pretrained(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"classifier: {folder} cannot be loaded: {error}") from None
         self.domains: dict[str, dict[int, str]] = {}
         for index, name in sorted(self.model.config.id2label.items()):

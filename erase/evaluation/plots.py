@@ -101,7 +101,7 @@ PANELS = (
 
 def training_plots(log: StepLines) -> list[Plot]:
     """A figure for each panel that the log has at least two values for."""
-    with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]
+    with matplotlib.rc_context(SETTINGS):
         return [plot for number, panel in enumerate(PANELS) if (plot := _draw(panel, log, f"plot{number}"))]
 
 

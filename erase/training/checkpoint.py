@@ -21,6 +21,7 @@ from erase.provenance import new_folder, write_json
 from erase.training.settings import FREE_ON_RESUME
 
 PREFIX = "checkpoint-"
+STATE_KEYS = {"update", "schedule", "rates", "plain", "identity"}
 WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -94,11 +95,15 @@ def restore_checkpoint(
 def read_state(folder: Path) -> dict[str, Any]:
     """A checkpoint's JSON."""
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+        content = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"resume_from_checkpoint: {folder} is no checkpoint: it has no {STATE}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"resume_from_checkpoint: {folder / STATE} is damaged: {error}") from None
+    missing = STATE_KEYS - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise UserError(f"resume_from_checkpoint: {folder / STATE} is damaged: it lacks {', '.join(sorted(missing))}")
+    return content
 
 
 def check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -19,8 +19,10 @@ from erase.diffusion.losses.regression import squared_error
 class NegativeGuidance:
     """ESD (Gandikota et al., ICCV 2023) in its later form, with the concept apart from the prompt.
 
-    Target: eps*(p) - eta [eps*(c) - eps*(empty)], where c names the concept alone and p is any prompt with
-    it; eps* is the frozen base. With p = c, eta = 2 is the paper's eq. 7 with its eta = 1.
+    Target: eps*(p) - eta [eps*(c) - eps*(n)], with the frozen base eps*. Either c is p itself and n is p without
+    the concept ("a red circle" for "a red circle in dotted style"), the concept's effect in its context; or c
+    names the concept alone and n is the empty prompt. The latter with p = c and eta = 2 is the paper's eq. 7
+    with its eta = 1; the former with eta = 1 is a redirection to n.
     """
 
     name: Literal["negative_guidance"] = "negative_guidance"
@@ -33,10 +35,12 @@ class NegativeGuidance:
         if batch.concept is None:
             raise ValueError("negative_guidance needs the concept's own states")
         noisy = reference.noisy(batch.latents, batch.noise, batch.timesteps)
-        states = torch.cat([batch.prompt, batch.concept, batch.empty])
-        predicted = reference(noisy.repeat(3, 1, 1, 1), batch.timesteps.repeat(3), states)
-        prompt, concept, empty = predicted.chunk(3)
-        return prompt - self.eta * (concept - empty)
+        in_context = torch.equal(batch.concept, batch.prompt)
+        states = [batch.prompt, batch.baseline] if in_context else [batch.prompt, batch.baseline, batch.concept]
+        times = len(states)
+        shown = reference(noisy.repeat(times, 1, 1, 1), batch.timesteps.repeat(times), torch.cat(states)).chunk(times)
+        prompt, baseline, concept = shown[0], shown[1], shown[-1] if not in_context else shown[0]
+        return prompt - self.eta * (concept - baseline)
 
     def __call__(self, denoiser: Denoiser, batch: Batch) -> Tensor:
         """``[b]`` weighted mean squared error."""

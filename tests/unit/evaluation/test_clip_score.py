@@ -1,0 +1,112 @@
+"""CLIP score by a real open_clip model with random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from erase.errors import UserError
+from erase.evaluation.clip_score import ClipScore
+from erase.shapes.drawing import draw
+from tests.unit.evaluation.tiny_judges import CLIP, save_clip
+
+PROMPTS = ["a red star", "a blue circle", "a red star in dotted style"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_clip(tmp_path_factory.mktemp("clip") / "model")
+
+
+@pytest.fixture(scope="module")
+def score(model: str) -> ClipScore:
+    return ClipScore(model)
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    words = (("star", "red", "flat"), ("circle", "blue", "flat"), ("star", "red", "dotted"))
+    return [Image.fromarray(draw(*each, rng)) for each in words]
+
+
+def test_a_score_is_100_times_the_cosine_of_the_features(score: ClipScore) -> None:
+    with torch.no_grad():
+        shown = score.model.encode_image(torch.stack([score.preprocess(image) for image in pictures()]))
+        said = score.model.encode_text(score.tokenizer(PROMPTS))
+    expected = 100 * torch.nn.functional.cosine_similarity(shown, said)
+    assert score(pictures(), PROMPTS) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert len({round(value, 3) for value in expected.tolist()}) == 3
+
+
+def test_each_picture_is_scored_with_its_own_prompt(score: ClipScore) -> None:
+    order = [2, 0, 1]
+    shuffled = score([pictures()[i] for i in order], [PROMPTS[i] for i in order])
+    plain = score(pictures(), PROMPTS)
+    assert shuffled == pytest.approx([plain[i] for i in order], abs=1e-3)
+    assert score(pictures(), PROMPTS[::-1]) != pytest.approx(plain, abs=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_batch_size_does_not_change_a_score(score: ClipScore, batch_size: int) -> None:
+    assert score(pictures(), PROMPTS, batch_size=batch_size) == pytest.approx(score(pictures(), PROMPTS), abs=1e-3)
+    assert score([], []) == []
+
+
+def test_features_have_length_1_and_scores_are_within_100(score: ClipScore) -> None:
+    assert score.embed(pictures()).norm(dim=-1).tolist() == pytest.approx([1.0] * 3)
+    assert score.read(PROMPTS).norm(dim=-1).tolist() == pytest.approx([1.0] * 3)
+    assert all(-100 <= value <= 100 for value in score(pictures(), PROMPTS))
+
+
+def test_gray_and_transparent_pictures_are_scored_as_color(score: ClipScore) -> None:
+    image = pictures()[0]
+    opaque = image.convert("RGBA")
+    assert score([opaque], PROMPTS[:1]) == score([image], PROMPTS[:1])
+    assert len(score([image.convert("L")], PROMPTS[:1])) == 1
+
+
+def test_the_context_is_the_models_own_and_a_long_prompt_is_cut(score: ClipScore) -> None:
+    length = CLIP["model_cfg"]["text_cfg"]["context_length"]
+    assert score.tokenizer(PROMPTS).shape == (3, length)
+    long = " ".join(["star"] * 50)
+    assert score(pictures()[:1], [long]) == pytest.approx(score(pictures()[:1], [f"{long} circle"]))
+
+
+def test_the_model_judges_in_float32_and_does_not_train(score: ClipScore) -> None:
+    assert not score.model.training
+    assert {p.dtype for p in score.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("lost", ["open_clip_config.json", "open_clip_model.safetensors"])
+def test_a_folder_that_lacks_a_part_is_refused_by_name(model: str, tmp_path: Path, lost: str) -> None:
+    partial = Path(shutil.copytree(model.removeprefix("local-dir:"), tmp_path / "partial"))
+    (partial / lost).unlink()
+    with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
+        ClipScore(f"local-dir:{partial}")
+
+
+def test_damaged_parts_are_refused_by_name(model: str, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(model.removeprefix("local-dir:"), tmp_path / "damaged"))
+    weights = damaged / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
+        ClipScore(f"local-dir:{damaged}")
+
+
+def test_a_config_of_another_shape_is_refused_by_name(model: str, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(model.removeprefix("local-dir:"), tmp_path / "other"))
+    wider = {**CLIP, "model_cfg": {**CLIP["model_cfg"], "embed_dim": 16}}
+    (other / "open_clip_config.json").write_text(json.dumps(wider), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
+        ClipScore(f"local-dir:{other}")
+
+
+def test_an_unknown_model_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"^clip: no-such-model cannot be loaded"):
+        ClipScore("no-such-model")

@@ -1,0 +1,119 @@
+"""`--help`: every key of a command stands there with its meaning, range and default."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from erase.command_help import describe_settings
+from erase.demo import Demo
+from erase.training.erasure import ErasureRun
+
+HELP = describe_settings("train", ErasureRun, ("dry_run",)).splitlines()
+MEANINGS = [line for line in HELP if line.startswith("  --") and line != "  --dry_run"]
+
+
+def blocks(annotation: Any) -> Iterator[tuple[type, str]]:
+    """The dataclasses in a field's type, and what stands between its key and theirs: lists have an index."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        yield annotation, ""
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        yield from blocks(inside[0])
+    if origin in (typing.Union, types.UnionType):
+        for part in inside:
+            yield from blocks(part)
+    if origin is tuple:
+        for cls, _ in blocks(inside[0]):
+            yield cls, "0."
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Every key of the settings, read from the classes themselves and not from their schema."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        yield f"{prefix}{field.name}"
+        for inner, index in blocks(hints[field.name]):
+            yield from keys(inner, f"{prefix}{field.name}.{index}")
+
+
+def described(key: str) -> list[str]:
+    return [line for line in HELP if line.startswith(f"  --{key}  ")]
+
+
+def entry(key: str) -> str:
+    (line,) = described(key)
+    return line.removeprefix(f"  --{key}  ")
+
+
+def test_the_keys_are_found_in_the_classes() -> None:
+    found = set(keys(ErasureRun))
+    assert {"targets.0.concept", "update.alpha.value", "forget_loss.eta", "parameters.rank", "retain.images"} < found
+    assert len(found) > 60
+
+
+@pytest.mark.parametrize("key", sorted({key for key in keys(ErasureRun) if not key.endswith(".name")}))
+def test_every_key_is_listed_with_a_meaning(key: str) -> None:
+    assert len(described(key)) >= 1
+    for index, line in enumerate(HELP):
+        if line.startswith(f"  --{key}  "):
+            assert HELP[index + 1].startswith(" " * 8) and HELP[index + 1].strip(), f"{key} has no meaning"
+
+
+def test_nothing_else_is_listed() -> None:
+    assert {line.split()[0].removeprefix("--") for line in MEANINGS} <= set(keys(ErasureRun))
+
+
+def test_every_choice_is_listed_with_what_it_is() -> None:
+    for key, names in {
+        "update": ("lur", "weighted_sum"),
+        "update.alpha": ("absolute", "correction", "displacement"),
+        "forget_loss": ("negative_guidance", "anchor_redirection"),
+        "retain_loss": ("teacher_distillation", "denoising"),
+        "parameters": ("full", "cross_attention", "cross_attention_kv", "not_cross_attention", "lora"),
+    }.items():
+        assert entry(key).startswith("choice: ")
+        for name in names:
+            assert name in entry(key)
+            (line,) = [line for line in HELP if line.startswith(f"    {key}.name={name}: ")]
+            assert len(line) > len(f"    {key}.name={name}: ") + 10
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("seed", "integer >= 0, default 0"),
+        ("learning_rate", "number > 0, default 1e-05"),
+        ("adam_beta1", "number >= 0 < 1, default 0.9"),
+        ("latents.steps", "integer >= 1 <= 1000, default 10"),
+        ("mixed_precision", 'no | bf16, default "no"'),
+        ("output_dir", "path, must be given"),
+        ("targets", "list, must be given"),
+        ("targets.0.concept", "string, must be given"),
+        ("revision", "string or none, default null"),
+        ("overwrite", "boolean, default false"),
+        ("retain", "block, default as below"),
+        ("update.mode", 'chained | exact | alternating | first_order, default "chained"'),
+        ("checkpoints_total_limit", "integer >= 1 or none, default null"),
+    ],
+)
+def test_a_key_shows_its_kind_its_range_and_its_default(key: str, expected: str) -> None:
+    assert entry(key) == expected
+
+
+def test_the_head_says_how_to_call_the_command_and_lists_its_flags() -> None:
+    assert HELP[0] == "erase train --config FILE [--KEY VALUE ...]"
+    assert "  --dry_run" in HELP
+    assert "  --dry_run" not in describe_settings("train", ErasureRun, ()).splitlines()
+
+
+def test_the_demo_is_described_too() -> None:
+    lines = describe_settings("demo", Demo, ()).splitlines()
+    for key in keys(Demo):
+        (index,) = [i for i, line in enumerate(lines) if line.startswith(f"  --{key}  ")]
+        assert lines[index + 1].startswith(" " * 8)

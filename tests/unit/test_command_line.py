@@ -1,0 +1,143 @@
+"""Command lines: how one is taken apart, and what a command's end looks like from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from erase.command_line import Arguments, parse, run_command
+from erase.components import STRICT
+from erase.errors import UserError
+from erase.training.interruption import Interrupted
+
+FLAGS = frozenset({"dry_run"})
+
+
+@dataclass(frozen=True, config=STRICT)
+class Settings:
+    """A command for the tests."""
+
+    steps: Annotated[int, Field(ge=1)] = 1
+    """how many"""
+    loud: bool = False
+    """how loud"""
+    note: str = ""
+    """what to say"""
+
+
+def overrides(*words: str) -> tuple[str, ...]:
+    return parse(words, FLAGS).overrides
+
+
+def test_nothing_is_nothing() -> None:
+    assert parse([], FLAGS) == Arguments(None, (), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--steps", "3"], ("steps=3",)),
+        (["--steps=3"], ("steps=3",)),
+        (["--update.alpha.value", "0.1"], ("update.alpha.value=0.1",)),
+        (["--targets.0.concept", "Van Gogh"], ("targets.0.concept=Van Gogh",)),
+        (["--overwrite"], ("overwrite=true",)),
+        (["--overwrite", "--steps", "3"], ("overwrite=true", "steps=3")),
+        (["--steps", "-1"], ("steps=-1",)),
+        (["--note", ""], ("note=",)),
+        (["--note="], ("note=",)),
+        (["--note", "a=b"], ("note=a=b",)),
+        (["--note=a=b"], ("note=a=b",)),
+        (["--note=--loud"], ("note=--loud",)),
+        (["--targets", "[{concept: star}]"], ("targets=[{concept: star}]",)),
+        (["--steps", "1", "--steps", "2"], ("steps=1", "steps=2")),
+    ],
+)
+def test_keys_and_values_are_paired(words: list[str], expected: tuple[str, ...]) -> None:
+    assert parse(words, FLAGS) == Arguments(None, expected, frozenset())
+
+
+@pytest.mark.parametrize("words", [["--config", "a/b.yaml"], ["--config=a/b.yaml"]])
+def test_the_config_is_a_file_and_no_override(words: list[str]) -> None:
+    assert parse([*words, "--steps", "3"], FLAGS) == Arguments(Path("a/b.yaml"), ("steps=3",), frozenset())
+
+
+def test_a_flag_takes_no_value() -> None:
+    assert parse(["--dry_run", "--steps", "3"], FLAGS) == Arguments(None, ("steps=3",), FLAGS)
+    assert parse(["--dry_run", "--steps", "3"], frozenset()).overrides == ("dry_run=true", "steps=3")
+
+
+@pytest.mark.parametrize("words", [["steps", "3"], ["-s", "3"], ["--"], ["--steps", "3", "4"], ["--dry_run", "true"]])
+def test_a_word_without_a_key_is_named(words: list[str]) -> None:
+    odd = {"--steps": "4", "--dry_run": "true"}.get(words[0], words[0])
+    with pytest.raises(UserError, match="expected --KEY VALUE") as caught:
+        parse(words, FLAGS)
+    assert str(caught.value).startswith(repr(odd))
+
+
+def run(*words: str, fail: BaseException | None = None) -> tuple[int, list[Settings]]:
+    seen: list[Settings] = []
+
+    def command(settings: object, _: Arguments) -> None:
+        assert isinstance(settings, Settings)
+        seen.append(settings)
+        if fail is not None:
+            raise fail
+
+    return run_command("test", Settings, command, words, "dry_run"), seen
+
+
+def test_a_command_gets_its_settings_and_ends_with_0(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("steps: 3\nnote: file\n", encoding="utf-8")
+    assert run("--config", str(file), "--loud", "--note", "line") == (0, [Settings(steps=3, loud=True, note="line")])
+
+
+def test_mistakes_are_printed_one_a_line_and_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--steps", "0", "--note", "[1]") == (2, [])
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("erase test: steps: found 0;")
+    assert lines[1].startswith("erase test: note: found [1];")
+
+
+def test_mistakes_are_printed_by_the_first_process_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run("--steps", "0")[0] == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_mistake_found_later_ends_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fail=UserError("model: missing", "seed: odd"))[0] == 2
+    assert capsys.readouterr().err == "erase test: model: missing\nerase test: seed: odd\n"
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_an_interruption_ends_with_the_shells_code_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert run(fail=Interrupted("resume with this", number))[0] == 128 + number
+    assert "resume with this" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_training_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fail=KeyboardInterrupt())[0] == 130
+    assert "Run the same command again" in capsys.readouterr().err
+
+
+def test_a_bug_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(fail=ZeroDivisionError())
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_printed_and_nothing_is_run(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert run("--steps", "0", word) == (0, [])
+    assert capsys.readouterr().out.startswith("erase test --config FILE [--KEY VALUE ...]\n\nA command for the tests.")

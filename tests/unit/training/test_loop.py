@@ -1,0 +1,233 @@
+"""The loop on a real tiny UNet: steps, checkpoints, interruption and what is not finite."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from erase.diffusion.losses import NegativeGuidance, TeacherDistillation
+from erase.diffusion.task import ErasureTask
+from erase.errors import UserError
+from erase.parameters import CrossAttentionKV
+from erase.protocols import Objective, Shard
+from erase.training.interruption import Interrupted
+from erase.training.loop import TrainingRun
+from erase.training.settings import TrainingSettings
+from erase.training.step_log import read_log
+from erase.updates import LUR, WeightedSum
+from tests.properties import assert_same_bits
+from tests.tiny import tiny_pipeline
+from tests.unit.diffusion.material import circle_examples, star_examples, states_of
+
+FACTS = {
+    "step",
+    "retain_loss",
+    "forget_loss",
+    "retain_norm",
+    "forget_norm",
+    "cosine",
+    "evaluations",
+    "alpha",
+    "correction",
+    "learning_rate",
+}
+
+
+class WatchedTask(ErasureTask):
+    """The real task; ``before`` is called with each step's number, as a user's signal might come."""
+
+    def __init__(self, **given: Any) -> None:
+        pipeline = tiny_pipeline()
+        pipeline.unet.eval()
+        losses, pools = (NegativeGuidance(), TeacherDistillation()), (star_examples(), circle_examples())
+        super().__init__(pipeline, CrossAttentionKV(), losses, pools, states_of(pipeline), **given)
+        self.before: Callable[[int], object] = lambda _: None
+
+    def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
+        self.before(step)
+        return super().objectives(step, shard)
+
+
+@pytest.fixture(autouse=True)
+def restored_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class WatchedRun(TrainingRun):
+    """The real loop over the watched task."""
+
+    task: WatchedTask
+
+
+def make_run(folder: Path, **given: Any) -> WatchedRun:
+    folder.mkdir(exist_ok=True)
+    common: dict[str, Any] = {"max_train_steps": 4, "train_batch_size": 2, "learning_rate": 1e-2}
+    settings = TrainingSettings(**(common | {"output_dir": folder, "checkpointing_steps": 2} | given))
+    task = WatchedTask(forget_weight=settings.forget_weight, seed=settings.seed)
+    return WatchedRun(task, settings, Accelerator(), {"config": {"seed": settings.seed}})
+
+
+def weights(run: WatchedRun) -> list[Tensor]:
+    return [p.detach().clone() for p in run.parameters]
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
+
+
+def test_every_step_is_logged_and_checkpoints_come_at_their_interval(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    before = weights(run)
+    assert run.train() == 4 * 3  # LUR's chained mode
+    log = read_log(tmp_path)
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    assert all(set(line) == FACTS for line in log)
+    assert log[0]["retain_loss"] == 0.0 and log[1]["retain_loss"] > 0
+    assert checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+    assert all(not torch.equal(p, b) for p, b in zip(weights(run), before, strict=True))
+
+
+def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:
+    make_run(tmp_path, checkpointing_steps=3).train()
+    assert checkpoints(tmp_path) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_the_forget_loss_falls(tmp_path: Path) -> None:
+    run = make_run(tmp_path, max_train_steps=30, update=WeightedSum(), checkpointing_steps=100)
+    run.train()
+    losses = [line["forget_loss"] for line in read_log(tmp_path)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_a_run_is_repeatable(tmp_path: Path) -> None:
+    first, again, other = (make_run(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1)))
+    for run in (first, again, other):
+        run.train()
+    assert_same_bits(weights(first), weights(again))
+    assert read_log(tmp_path / "0") == read_log(tmp_path / "1") != read_log(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    "update", [LUR(), LUR(mode="alternating"), WeightedSum()], ids=["chained", "alternating", "sum"]
+)
+def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, update: Any) -> None:
+    whole = make_run(tmp_path / "whole", update=update)
+    whole.train()
+    stopped = make_run(tmp_path / "stopped", update=update)
+    stopped.task.before = lambda step: signal.raise_signal(signal.SIGTERM) if step == 1 else None
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = make_run(tmp_path / "stopped", update=update, resume_from_checkpoint="latest")
+    resumed.resume()
+    assert resumed.state.step == 2
+    resumed.train()
+    assert_same_bits(weights(resumed), weights(whole))
+    assert resumed.state == whole.state
+    assert read_log(tmp_path / "stopped") == read_log(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    run = make_run(tmp_path, checkpointing_steps=100)
+    run.task.before = lambda step: signal.raise_signal(number) if step == 2 else None
+    with pytest.raises(Interrupted) as caught:
+        run.train()
+    assert caught.value.exit_code == code
+    assert str(caught.value).startswith("Interrupted after step 3 of 4; saved")
+    assert str(caught.value).endswith("--resume_from_checkpoint latest")
+    assert checkpoints(tmp_path) == ["checkpoint-3"]
+    assert len(read_log(tmp_path)) == 3
+
+
+def test_a_signal_in_the_last_step_does_not_spoil_the_end(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.task.before = lambda step: signal.raise_signal(signal.SIGINT) if step == 3 else None
+    run.train()
+    assert run.state.step == 4
+    assert checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+
+    def spoil(step: int) -> None:
+        if step == 3:
+            with torch.no_grad():
+                run.parameters[-1][0, 0] = float("nan")
+            kept.extend(weights(run))
+
+    kept: list[Tensor] = []
+    run.task.before = spoil
+    with pytest.raises(UserError) as caught:
+        run.train()
+    loss, prompts, remedy = caught.value.problems
+    assert loss.startswith("step 4: the loss is not finite: forget nan, retain ")
+    assert prompts == f"the batch's prompts: {'; '.join(run.task.describe_batch(3, run.shard))}"
+    assert str(tmp_path / "checkpoint-2") in remedy and "learning_rate" in remedy
+    assert_same_bits(weights(run), kept)
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
+    make_run(tmp_path, checkpointing_steps=1, checkpoints_total_limit=2).train()
+    assert checkpoints(tmp_path) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_gathering_micro_batches_is_one_batch_before_they_are_combined(tmp_path: Path) -> None:
+    given = {"max_train_steps": 3, "optimizer": "sgd", "learning_rate": 0.1}
+    whole = make_run(tmp_path / "whole", train_batch_size=2, **given)
+    parts = make_run(tmp_path / "parts", train_batch_size=1, gradient_accumulation_steps=2, **given)
+    start = weights(whole)
+    for run in (whole, parts):
+        run.train()
+    for a, b, p in zip(weights(parts), weights(whole), start, strict=True):
+        moved = (b - p).norm()
+        assert moved > 0
+        assert (a - b).norm() < 1e-3 * moved  # float32 rounds a sum over two passes otherwise than over a batch
+
+
+def test_clipping_bounds_the_combined_gradient(tmp_path: Path) -> None:
+    given = {"optimizer": "sgd", "adam_beta1": 0.0, "learning_rate": 1.0, "max_train_steps": 1, "update": WeightedSum()}
+    free, clipped = make_run(tmp_path / "free", **given), make_run(tmp_path / "clipped", max_grad_norm=1e-3, **given)
+    moved = []
+    for run in (free, clipped):
+        before = weights(run)
+        run.train()
+        moved.append(nn.utils.get_total_norm([a - b for a, b in zip(weights(run), before, strict=True)]).item())
+    assert moved[0] > 2e-3
+    assert moved[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_log_shows_the_forget_loss_without_its_weight(tmp_path: Path) -> None:
+    for weight in (1.0, 3.0):
+        make_run(tmp_path / str(weight), forget_weight=weight, max_train_steps=1).train()
+    plain, heavy = (read_log(tmp_path / str(weight))[0] for weight in (1.0, 3.0))
+    assert heavy["forget_loss"] == pytest.approx(plain["forget_loss"])
+    assert heavy["forget_norm"] == pytest.approx(plain["forget_norm"])
+
+
+def test_a_checkpoint_of_another_batch_size_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path).train()
+    other = make_run(tmp_path, train_batch_size=3, resume_from_checkpoint="latest")
+    with pytest.raises(UserError, match="total_batch: 2 then, 3 now"):
+        other.resume()
+
+
+def test_a_finished_run_that_is_resumed_has_nothing_to_do(tmp_path: Path) -> None:
+    first = make_run(tmp_path)
+    first.train()
+    again = make_run(tmp_path, resume_from_checkpoint="latest")
+    again.resume()
+    assert again.train() == 0
+    assert_same_bits(weights(again), weights(first))
+    assert len(read_log(tmp_path)) == 4

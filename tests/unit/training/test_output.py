@@ -1,0 +1,125 @@
+"""The output folder: what a run may write to, and what is left when writing fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from erase.errors import UserError
+from erase.training.output import CONFIG, PROVENANCE, check_output, open_output, write_result
+
+SETTINGS: dict[str, Any] = {"seed": 0, "rate": 1e-5, "targets": [{"concept": "${star}"}], "output_dir": "x"}
+
+
+def refused(folder: Path, overwrite: bool = False, resuming: bool = False) -> str:
+    with pytest.raises(UserError) as caught:
+        check_output(folder, overwrite, resuming)
+    return str(caught.value)
+
+
+def run(folder: Path) -> Path:
+    """What an earlier run left."""
+    folder.mkdir()
+    for name in (CONFIG, "steps.jsonl"):
+        (folder / name).touch()
+    return folder
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_is_absent_or_empty_may_be_written_to(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "run", overwrite=False, resuming=False)
+    check_output(tmp_path, overwrite=False, resuming=False)
+    assert list(tmp_path.iterdir()) == [], "nothing is written by the check"
+
+
+def test_a_folder_with_something_in_it_is_refused_with_the_ways_on(tmp_path: Path) -> None:
+    found = refused(run(tmp_path / "run"))
+    assert found.startswith(f"output_dir: {tmp_path / 'run'} is not empty;")
+    assert "--overwrite" in found and "--resume_from_checkpoint latest" in found
+
+
+def test_an_earlier_run_may_be_overwritten_or_resumed(tmp_path: Path) -> None:
+    check_output(run(tmp_path / "run"), overwrite=True, resuming=False)
+    check_output(tmp_path / "run", overwrite=False, resuming=True)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "config.yaml", "model_index.json"])
+def test_what_is_no_earlier_run_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    found = refused(tmp_path, overwrite=True)
+    assert found.endswith("holds no steps.jsonl, so it is no earlier run; it is not overwritten")
+
+
+@pytest.mark.parametrize(("overwrite", "resuming"), [(False, False), (True, False), (False, True)])
+def test_a_file_is_no_folder(tmp_path: Path, overwrite: bool, resuming: bool) -> None:
+    (tmp_path / "run").touch()
+    assert refused(tmp_path / "run", overwrite, resuming) == f"output_dir: {tmp_path / 'run'} is a file; give a folder"
+
+
+def test_the_key_and_the_marker_are_the_callers(tmp_path: Path) -> None:
+    (tmp_path / "erased").mkdir()
+    check_output(tmp_path, True, False, "output", "erased")
+    with pytest.raises(UserError, match=r"^output: .* is not empty"):
+        check_output(tmp_path, False, False, "output", "erased")
+
+
+def test_opening_writes_the_settings_as_they_are(tmp_path: Path) -> None:
+    open_output(tmp_path / "new" / "run", overwrite=False, config=SETTINGS | {"targets": [{"concept": "star"}]})
+    read = yaml.safe_load((tmp_path / "new" / "run" / CONFIG).read_text(encoding="utf-8"))
+    assert read == SETTINGS | {"targets": [{"concept": "star"}]}
+
+
+def test_opening_clears_an_earlier_run_only_when_told_to(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run")
+    open_output(folder, overwrite=False, config={"seed": 1})
+    assert contents(folder) == {CONFIG, "steps.jsonl"}
+    open_output(folder, overwrite=True, config={"seed": 1})
+    assert contents(folder) == {CONFIG}
+
+
+def save(folder: Path) -> None:
+    (folder / "unet").mkdir()
+    (folder / "unet" / "weights").write_text("new", encoding="utf-8")
+    (folder / "model_index.json").write_text("{}", encoding="utf-8")
+
+
+def test_a_result_lands_beside_the_log_with_its_provenance(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run")
+    write_result(folder, save, {"erased": ["star"]})
+    assert contents(folder) == {CONFIG, "steps.jsonl", "unet/weights", "model_index.json", PROVENANCE}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"unet"}
+
+
+def test_a_result_replaces_an_earlier_one_whole(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run")
+    (folder / "unet").mkdir()
+    (folder / "unet" / "old").touch()
+    write_result(folder, save, {})
+    assert "unet/old" not in contents(folder)
+    assert (folder / "unet" / "weights").read_text(encoding="utf-8") == "new"
+
+
+def test_a_full_disk_leaves_no_half_written_model(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        save(folder)
+        raise OSError(28, "No space left on device")
+
+    folder = run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"^output_dir: the model could not be written to .*No space left"):
+        write_result(folder, full, {})
+    assert contents(folder) == {CONFIG, "steps.jsonl"}
+    assert not any(path.is_dir() for path in folder.iterdir())
+
+
+def test_a_result_that_was_cut_off_is_written_anew(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run")
+    (folder / "result" / "vae").mkdir(parents=True)
+    write_result(folder, save, {})
+    assert contents(folder) == {CONFIG, "steps.jsonl", "unet/weights", "model_index.json", PROVENANCE}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"unet"}
