@@ -1,0 +1,60 @@
+"""`erase demo`, shortened: the same rooms as the real one, a few steps of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from erase.demo import main
+
+SHORT = ["--max_train_steps", "2", "--steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERASE_CACHE", str(folder / "cache"))
+        assert main(["--target", "dotted", "--output", str(folder / "out"), *SHORT]) == 0
+    return folder / "out"
+
+
+def test_the_erased_pipeline_loads_with_plain_diffusers(demo: Path) -> None:
+    StableDiffusionPipeline.from_pretrained(demo / "erased")
+
+
+def test_results_hold_both_models_the_seeds_and_the_command(demo: Path) -> None:
+    results = json.loads((demo / "results.json").read_text())
+    assert (results["target"], results["domain"]) == ("dotted", "style")
+    for side in ("base", "erased"):
+        scores, concepts = results[side]["scores"], results[side]["concepts"]
+        assert {"UA", "IRA", "CRA_kept", "CRA_erased", "none_erased", "none_kept", "clip_kept"} <= set(scores)
+        assert scores["images_erased"] == 48 and scores["images_kept"] == 192
+        assert len(concepts) == 8 + 6 + 5
+        assert concepts["dotted"]["accuracy"] == pytest.approx(1 - scores["UA"])
+    assert len(set(results["prompts"]["seeds"])) == 240
+    assert results["command"].startswith("erase demo --target dotted")
+    assert results["base"]["hash"] != results["erased"]["hash"]
+
+
+def test_the_report_is_one_page_with_the_pictures_in_it(demo: Path) -> None:
+    page = (demo / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2 * 24
+    assert "erase demo --target dotted" in page
+
+
+def test_a_demo_is_not_overwritten_unasked(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (demo / "results.json").read_bytes()
+    assert main(["--target", "star", "--output", str(demo), *SHORT]) == 2
+    assert "output" in capsys.readouterr().err and (demo / "results.json").read_bytes() == before
+
+
+def test_a_target_that_the_vocabulary_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--target", "zebra", "--output", str(tmp_path / "out")]) == 2
+    assert "zebra" in (message := capsys.readouterr().err) and "circle" in message
+    assert not (tmp_path / "out").exists()
