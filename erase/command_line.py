@@ -71,7 +71,10 @@ def run_command(
         print(f"\n{stop}", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
-        print("\nInterrupted; no file was left half-written. Run the same command again.", file=sys.stderr)
+        print(
+            "\nInterrupted; no file was left half-written. If training had begun: --resume_from_checkpoint latest",
+            file=sys.stderr,
+        )
         return 130
 
 

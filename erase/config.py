@@ -44,17 +44,12 @@ def merge(tree: Tree, overrides: Iterable[str]) -> Tree:
     Where an override chooses another component (``update.name=weighted_sum``), the file's keys of the one
     before are dropped: they belong to it.
     """
+    pairs = [split(override) for override in overrides]
     try:
         config = OmegaConf.create(tree)
-    except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be read: {error}") from None
-    pairs = [split(override) for override in overrides]
-    for key, _ in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
-        if key.endswith(".name"):
-            block = key.removesuffix(".name")
-            named, value = OmegaConf.select(config, key), dict(pairs)[key]
-            if named is not None and named != value:
-                OmegaConf.update(config, block, {"name": value}, merge=False)
+        _drop_former_components(config, pairs)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise UserError(f"the configuration cannot be changed as asked: {error}") from None
     for key, value in pairs:
         try:
             OmegaConf.update(config, key, value, merge=False)
@@ -62,6 +57,12 @@ def merge(tree: Tree, overrides: Iterable[str]) -> Tree:
             raise UserError(f"--{key}: cannot be set to {value!r}: {error}") from None
     merged = OmegaConf.to_container(config)
     return {str(key): value for key, value in merged.items()} if isinstance(merged, dict) else {}
+
+
+def _drop_former_components(config: Any, pairs: Sequence[tuple[str, Any]]) -> None:
+    for key, value in pairs:
+        if key.endswith(".name") and OmegaConf.select(config, key) not in (None, value):
+            OmegaConf.update(config, key.removesuffix(".name"), {"name": value}, merge=False)
 
 
 def split(override: str) -> tuple[str, Any]:

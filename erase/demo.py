@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def erasure_of(demo: Demo) -> ErasureRun:
     """The shipped configuration with the demo's target, seed and folder."""
     given = {"targets.0.concept": demo.target, "output_dir": demo.output / "erased", "seed": demo.seed}
+    given["overwrite"] = demo.overwrite
     if demo.max_train_steps is not None:
         given["max_train_steps"] = demo.max_train_steps
     if demo.resume_from_checkpoint is not None:
@@ -70,12 +71,12 @@ def erasure_of(demo: Demo) -> ErasureRun:
 
 def run_demo(demo: Demo, _: Arguments) -> None:
     """Erases, generates, scores, reports."""
-    run = erasure_of(demo)
-    check_output(demo.output, demo.overwrite, demo.resume_from_checkpoint is not None, "output", "erased/steps.jsonl")
-    if demo.overwrite and demo.output.exists():
-        shutil.rmtree(demo.output)
+    run, resuming = erasure_of(demo), demo.resume_from_checkpoint is not None
+    check_output(demo.output, demo.overwrite, resuming, "output", "erased/steps.jsonl")
     check_run(run)
     exam = embedded_exam(demo.copies, demo.evaluation_seed, SamplingSettings(steps=demo.steps))
+    if demo.overwrite and not resuming and demo.output.exists():
+        shutil.rmtree(demo.output)
     print(f"1 of 3: erasing {demo.target} from the embedded model", flush=True)
     print(erase_concepts(run).describe())
     print(f"2 of 3: the same {len(exam.shots)} prompts and seeds, before and after", flush=True)
@@ -93,6 +94,7 @@ def reproduction(demo: Demo, run: ErasureRun) -> dict[str, Any]:
     """The commands that make this again, and what it was made with."""
     shown = {"target": demo.target, "output": demo.output, "seed": demo.seed, "evaluation_seed": demo.evaluation_seed}
     shown |= {"copies": demo.copies, "steps": demo.steps}
+    shown |= {} if demo.max_train_steps is None else {"max_train_steps": demo.max_train_steps}
     trained = {"targets.0.concept": demo.target, "seed": demo.seed, "max_train_steps": run.max_train_steps}
     made = json.loads((run.output_dir / PROVENANCE).read_text(encoding="utf-8"))
     return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class UserError(Exception):
@@ -18,3 +21,12 @@ def refuse(problems: Iterable[str]) -> None:
     found = list(problems)
     if found:
         raise UserError(*found)
+
+
+def collect(problems: list[str], check: Callable[[], Result]) -> Result | None:
+    """The check's result; if it refuses, its problems are added to the list and the result is ``None``."""
+    try:
+        return check()
+    except UserError as error:
+        problems.extend(error.problems)
+        return None

@@ -52,7 +52,8 @@ class Diagnostics:
     alpha: float | None = None
     """LUR's inner step, in parameter units per unit gradient."""
     correction: float | None = None
-    """||alpha H_r g_f|| / ||g_r + g_f||: LUR's change against the plain sum; ``None``: not measured."""
+    """||alpha H_r u|| / ||g_r + u||, u = g_f at the look-ahead: the half of LUR's change against the plain sum that
+    is known without a further evaluation; the other half, alpha H_f g_r, is inside u. ``None``: not measured."""
 
 
 @dataclass(frozen=True)

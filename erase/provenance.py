@@ -17,6 +17,7 @@ from typing import Any
 
 from erase.errors import UserError
 
+MODEL_FILES = (".safetensors", ".json", ".txt", ".model")
 LIBRARIES = ("erase", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "open_clip_torch")
 
 
@@ -62,10 +63,18 @@ def hash_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def hash_folder(folder: Path, patterns: tuple[str, ...] = ("**/*.safetensors", "**/*.json")) -> str:
-    """SHA-256 over the names and contents of a model folder's weights and settings."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of a model's files.
+
+    Of a pipeline, its index and the folders of its parts: what a run writes beside them (checkpoints, provenance)
+    does not count. Of any other model, every file of weights, settings or words.
+    """
+    index, digest = folder / "model_index.json", hashlib.sha256()
+    files = [file for file in folder.rglob("*") if file.suffix in MODEL_FILES and file.is_file()]
+    if index.is_file():
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        files = [index, *(file for file in files if file.relative_to(folder).parts[0] in parts and file != index)]
+    for file in sorted(files):
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -74,8 +83,8 @@ def hash_folder(folder: Path, patterns: tuple[str, ...] = ("**/*.safetensors", "
 
 def check_writable(folder: Path, key: str) -> None:
     """Refuses a folder that could not be made or written to; ``key`` is the setting that names it."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{key}: {folder} cannot be written: {there} is no folder that this user may write to")
 
 

@@ -4,26 +4,27 @@
     python pipelines/erasure_table.py --output runs/table --render # the table of the runs that are there
 
 Each run is one erasure with the shipped configuration, only target, seed and rule changed, judged on every full
-caption of Shapes World with seeds that training never draws, others for each training seed. A run that is there is
-not made again.
+caption of Shapes World with seeds that training never draws, others for each training seed. A run with the same
+settings that is in ``pipelines/results/erasure_table.json`` is not made again: delete the file to start from nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from erase import embedded
 from erase.command_line import quieten
-from erase.config import load
+from erase.config import dump, load
 from erase.demo import DEFAULT_CONFIG
 from erase.evaluation.comparison import Exam, Scored, compare, embedded_exam
 from erase.generation.sampling import SamplingSettings
-from erase.provenance import describe_environment, write_json, write_text
+from erase.provenance import describe_environment, hash_folder, hash_json, write_json, write_text
 from erase.training.erasure import ErasureRun, erase_concepts
 
 TARGETS = ("star", "circle", "ring", "dotted", "red")
@@ -34,7 +35,7 @@ RULES: dict[str, list[str]] = {
     "weighted_sum": ["update.name=weighted_sum", "max_train_steps={sum_steps}"],
 }
 COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased"}
-RESULTS = Path(__file__).parent / "results"
+STORE = Path(__file__).parent / "results" / "erasure_table.json"
 
 
 def settings(target: str, rule: str, seed: int, folder: Path) -> ErasureRun:
@@ -45,28 +46,29 @@ def settings(target: str, rule: str, seed: int, folder: Path) -> ErasureRun:
     return load(ErasureRun, DEFAULT_CONFIG, [*changed, *extra])
 
 
-def run_one(exam: Exam, base: Scored, target: str, rule: str, seed: int, folder: Path) -> None:
-    """Erases and judges, unless it was done."""
-    if (folder / "results.json").exists():
-        return
+def identity(run: ErasureRun) -> str:
+    """What a result belongs to: every setting but where things are written, and the base's weights."""
+    tree = dump(run)
+    for place in ("output_dir", "overwrite", "logging_dir"):
+        tree.pop(place)
+    tree["latents"].pop("cache_dir")
+    return hash_json([tree, hash_folder(embedded.WEIGHTS / "pipeline")])
+
+
+def run_one(exam: Exam, base: Scored, target: str, rule: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Erases and judges."""
     print(f"{target}, {rule}, seed {seed}", flush=True)
     run = settings(target, rule, seed, folder)
     counts = erase_concepts(run)
     results = compare(exam, base, exam.sit(run.output_dir, f"{target} erased"), target)
-    made = {"rule": rule, "seed": seed, "counts": vars(counts), "environment": describe_environment()}
-    write_json(folder / "results.json", made | results)
+    results["prompts"].pop("seeds")  # they follow from the evaluation seed
+    made = {"rule": rule, "seed": seed, "settings": identity(run), "counts": vars(counts)}
+    return made | results | {"environment": describe_environment()}
 
 
-def collect(
-    output: Path, targets: Sequence[str], rules: Sequence[str], seeds: Sequence[int]
-) -> Iterator[dict[str, Any]]:
-    """The results that are there."""
-    for target in targets:
-        for rule in rules:
-            for seed in seeds:
-                file = output / f"{target}-{rule}-{seed}" / "results.json"
-                if file.exists():
-                    yield json.loads(file.read_text(encoding="utf-8"))
+def stored() -> dict[str, dict[str, Any]]:
+    """The results that are there, by ``target-rule-seed``."""
+    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:
@@ -99,10 +101,27 @@ def nones(scores: Sequence[dict[str, float]]) -> str:
     return f"{percent([s['none_erased'] for s in scores])}, {percent([s['none_kept'] for s in scores])}"
 
 
+def work(given: argparse.Namespace) -> None:
+    """Makes every run that is missing, and stores each as soon as it is done."""
+    for seed in given.seeds:
+        exam: Exam | None = None
+        for rule, target in itertools.product(given.rules, given.targets):
+            name = f"{target}-{rule}-{seed}"
+            folder = given.output / name
+            if stored().get(name, {}).get("settings") == identity(settings(target, rule, seed, folder)):
+                continue
+            if exam is None:
+                exam = embedded_exam(1, EVALUATION_SEED + seed, SamplingSettings())
+                base = exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
+            result = run_one(exam, base, target, rule, seed, folder)
+            STORE.parent.mkdir(exist_ok=True)
+            write_json(STORE, stored() | {name: result})
+
+
 def main() -> None:
-    """Runs what is missing, then writes the table and its figures to ``pipelines/results``."""
+    """Runs what is missing, then writes the table beside its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the erased models")
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -110,17 +129,11 @@ def main() -> None:
     given = parser.parse_args()
     if not given.render:
         quieten()
-        for seed in given.seeds:
-            exam = embedded_exam(1, EVALUATION_SEED + seed, SamplingSettings())
-            base = exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
-            for rule in given.rules:
-                for target in given.targets:
-                    run_one(exam, base, target, rule, seed, given.output / f"{target}-{rule}-{seed}")
-    found = list(collect(given.output, given.targets, given.rules, given.seeds))
-    RESULTS.mkdir(exist_ok=True)
-    write_json(RESULTS / "erasure_table.json", [{k: v for k, v in r.items() if k != "prompts"} for r in found])
-    write_text(RESULTS / "erasure_table.md", render(found))
-    print(render(found))
+        work(given)
+    order = [*dict.fromkeys([*TARGETS, *given.targets])]
+    table = render(sorted(stored().values(), key=lambda r: (order.index(r["target"]), r["rule"], r["seed"])))
+    write_text(STORE.with_suffix(".md"), table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettin
     file = folder / "latents.safetensors"
     try:
         return load_file(file)["latents"]
-    except (FileNotFoundError, SafetensorError, KeyError):
+    except (OSError, SafetensorError, KeyError):
         latents = make_latents(pipeline, request, settings.batch_size, quiet)
     try:
         with new_folder(folder) as temporary:

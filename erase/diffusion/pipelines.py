@@ -74,7 +74,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"model: {folder} cannot be loaded: {error}") from None
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):

@@ -17,13 +17,13 @@ from erase.diffusion.concepts import LatentSettings
 from erase.diffusion.denoiser import EvaluationCounter, encode_prompts
 from erase.diffusion.latents import LatentRequest, cached_latents, spread
 from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words
-from erase.diffusion.prompts import TargetPrompts
+from erase.diffusion.prompts import TargetPrompts, names
 from erase.diffusion.settings import ErasureSettings, Plan
 from erase.errors import refuse
 from erase.provenance import hash_folder, hash_json
 
-EMPTY_SHARE = 5
-"""One example with the empty prompt to so many with a prompt to keep."""
+EMPTY_SHARE = 4
+"""One example with the empty prompt to so many with a prompt to keep, as far as the targets' latents go."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,13 @@ def prepare(
     with in_turn(), counter.watch(base.pipeline.unet):
         forget = _forget_examples(pool, plan.targets)
         if settings.retain.images is not None and settings.retain_loss.needs_images:
-            retain = read_images(settings.retain.images, base.pipeline)
+            words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
+            retain = read_images(settings.retain.images, base.pipeline, words)
         else:
             retain = pool.examples(spread(plan.retain, settings.latents.retain, seed))
             if settings.retain.empty_prompt:
-                few = forget.latents[:: max(1, EMPTY_SHARE * len(forget) // len(retain))]
-                retain = retain.joined(Examples(few, ("",) * len(few)))
+                few = min(len(forget), max(1, round(len(retain) / EMPTY_SHARE)))
+                retain = retain.joined(Examples(forget.latents[:few], ("",) * few))
     return Prepared(
         forget=forget,
         retain=retain,
@@ -104,9 +105,14 @@ def prepare(
     )
 
 
-def read_images(folder: Path, pipeline: Any) -> Examples:
-    """Captioned images to keep; a caption with a word that the model does not know is refused."""
+def read_images(folder: Path, pipeline: Any, targets: Sequence[str]) -> Examples:
+    """Captioned images to keep; a caption with an unknown word, or one that names a target, is refused."""
     examples = captioned_images(folder, pipeline)
+    refuse(
+        f"retain.images: the caption {caption!r} names a target of this run; a target cannot be kept too"
+        for caption in dict.fromkeys(examples.prompts)
+        if names(caption, targets)
+    )
     refuse(
         f"retain.images: {caption!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
         for caption in dict.fromkeys(unknown_words(pipeline, list(examples.prompts)))

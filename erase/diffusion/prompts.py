@@ -115,7 +115,8 @@ def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabu
         kept = listed + (read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else [])
     if not kept:
         raise UserError("retain.prompts: no prompts to keep; teacher_distillation needs one at least")
-    clash = [prompt for prompt in kept if names(prompt, words)]
+    shown = {prompt for target in targets for prompt in target.prompts}
+    clash = [prompt for prompt in kept if prompt in shown or names(prompt, words)]
     if clash:
         raise UserError(f"retain.prompts: {clash[0]!r} names a target of this run; a target cannot be kept too")
     return tuple(dict.fromkeys(kept))

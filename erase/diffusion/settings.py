@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -17,10 +17,8 @@ from erase.config import build, read_yaml
 from erase.diffusion.concepts import LatentSettings, Retain, Target
 from erase.diffusion.losses import ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
 from erase.diffusion.prompts import TargetPrompts, retain_prompts, target_prompts
-from erase.errors import UserError
+from erase.errors import UserError, collect
 from erase.vocabulary import Vocabulary
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -60,7 +58,7 @@ def read_vocabulary(name: str | None, model: str) -> Vocabulary | None:
         return embedded.VOCABULARY
     if name is None:
         return None
-    if not Path(name).is_file():
+    if not os.path.isfile(name):
         raise UserError(f"vocabulary: {name}: there is no such file; `shapes` is the embedded model's")
     try:
         return build(Vocabulary, read_yaml(Path(name)))
@@ -72,27 +70,19 @@ def make_plan(settings: ErasureSettings) -> Plan:
     """Works out every prompt, and reports all that is wrong with them at once."""
     vocabulary = read_vocabulary(settings.vocabulary, settings.model)
     problems: list[str] = []
-
-    def attempt(make: Callable[[], Result]) -> Result | None:
-        try:
-            return make()
-        except UserError as error:
-            problems.extend(error.problems)
-            return None
-
     needs_anchor = settings.forget_loss.needs_anchor
     targets = [
-        attempt(partial(target_prompts, target, f"targets.{index}", vocabulary, needs_anchor))
+        collect(problems, partial(target_prompts, target, f"targets.{index}", vocabulary, needs_anchor))
         for index, target in enumerate(settings.targets)
     ]
     retain: tuple[str, ...] | None = ()
     if settings.retain_loss.needs_images:
         if settings.retain.images is None:
             problems.append(f"retain.images: {settings.retain_loss.name} learns from captioned images; found none")
-        elif not settings.retain.images.is_dir():
+        elif not os.path.isdir(settings.retain.images):
             problems.append(f"retain.images: {settings.retain.images} is no folder")
     else:
-        retain = attempt(lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
+        retain = collect(problems, lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
     if problems:
         raise UserError(*problems)
     return Plan(tuple(target for target in targets if target), retain or ())

@@ -93,7 +93,7 @@ PANELS = (
     ),
     Panel(
         "Correction by LUR",
-        "How much LUR changes the gradient, relative to the plain sum of both.",
+        "The known half of what LUR adds, relative to the sum of both gradients.",
         (Curve("correction", "correction", LUR),),
     ),
 )

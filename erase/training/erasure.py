@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass as plain_dataclass
 from importlib.util import find_spec
@@ -20,11 +21,11 @@ from erase.diffusion.pipelines import load_pipeline
 from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
-from erase.errors import UserError
+from erase.errors import UserError, collect, refuse
 from erase.gradients import mean_over_processes
 from erase.parameters import LoRA
 from erase.provenance import check_writable, describe_environment, hash_json
-from erase.training.checkpoint import find_checkpoint, read_state
+from erase.training.checkpoint import check_identity, find_checkpoint, read_state
 from erase.training.loop import TrainingRun
 from erase.training.output import check_output, open_output, write_result
 from erase.training.settings import TrainingSettings
@@ -63,13 +64,45 @@ class Counts:
 
 def check_run(run: ErasureRun) -> Plan:
     """Everything that can be refused before a model is loaded or a file written."""
-    plan = make_plan(run)
-    check_writable(run.latents.cache_dir or default_cache(), "latents.cache_dir")
-    check_output(run.output_dir, run.overwrite, bool(run.resume_from_checkpoint))
-    check_tracker(run.report_to)
+    problems: list[str] = []
+    plan = collect(problems, lambda: make_plan(run))
+    collect(problems, lambda: check_writable(run.latents.cache_dir or default_cache(), "latents.cache_dir"))
+    collect(problems, lambda: check_output(run.output_dir, run.overwrite, resumes_in_place(run)))
+    collect(problems, lambda: check_inputs_survive(run))
+    collect(problems, lambda: check_tracker(run.report_to))
     if run.resume_from_checkpoint:
-        read_state(find_checkpoint(run.resume_from_checkpoint, run.output_dir))
+        collect(problems, lambda: check_resume(run))
+    refuse(problems)
+    if plan is None:
+        raise UserError("the run has no plan")
     return plan
+
+
+def check_resume(run: ErasureRun) -> None:
+    """Refuses a checkpoint that is damaged or whose settings differ."""
+    folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
+    then = read_state(folder)["identity"]
+    check_identity(folder, {"config": then.get("config", {})}, {"config": dump(run)})
+
+
+def resumes_in_place(run: ErasureRun) -> bool:
+    """Whether the run goes on in the folder of the checkpoint that it resumes from."""
+    if run.resume_from_checkpoint in (None, "latest"):
+        return run.resume_from_checkpoint == "latest"
+    return Path(str(run.resume_from_checkpoint)).resolve().parent == run.output_dir.resolve()
+
+
+def check_inputs_survive(run: ErasureRun) -> None:
+    """Refuses an output folder that holds what the run reads: overwriting would remove it."""
+    inputs = {"model": run.model, "vocabulary": run.vocabulary, "retain.images": run.retain.images}
+    inputs |= {"retain.prompts_file": run.retain.prompts_file, "latents.cache_dir": run.latents.cache_dir}
+    inputs |= {f"targets.{i}.prompts_file": target.prompts_file for i, target in enumerate(run.targets)}
+    there = run.output_dir.resolve()
+    refuse(
+        f"{key}: {path} lies in output_dir {run.output_dir}, which --overwrite would remove; give another output_dir"
+        for key, path in inputs.items()
+        if run.overwrite and path is not None and os.path.exists(path) and Path(path).resolve().is_relative_to(there)
+    )
 
 
 def check_tracker(name: str) -> None:
@@ -88,11 +121,11 @@ def erase_concepts(run: ErasureRun) -> Counts:
         run.parameters.select(type(base.pipeline.unet).from_config(base.pipeline.unet.config))
     prepared = prepare(base, run, plan, run.seed, not main, accelerator.main_process_first)
     task = make_task(run, base, prepared, accelerator)
-    identity = {"config": dump(run), "base": base.hash}
+    identity = {"config": dump(run), "base": base.hash, "prompts": prepared.prompt_hashes}
     training = TrainingRun(task, run, accelerator, identity)
     training.resume()
     if main:
-        open_output(run.output_dir, run.overwrite and not run.resume_from_checkpoint, dump(run))
+        open_output(run.output_dir, run.overwrite and not resumes_in_place(run), dump(run))
     accelerator.wait_for_everyone()
     accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
     evaluations = training.train()

@@ -62,7 +62,14 @@ class CorrectionAlpha:
     """
 
     name: Literal["correction"] = "correction"
-    ratio: Annotated[float, Field(gt=0, le=1, description="||correction|| / ||g_r + g_f|| to hold")] = 0.1
+    ratio: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="||alpha H_r g_f|| / ||g_r + g_f|| to hold: the half of the correction that is known",
+        ),
+    ] = 0.1
     max_displacement: Annotated[
         float, Field(gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move")
     ] = 1e-3
@@ -75,8 +82,9 @@ class CorrectionAlpha:
 
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
         """Moves alpha towards the ratio; a step without look-ahead or without a measure teaches nothing."""
-        if seen.alpha and seen.correction:
-            state.alpha = seen.alpha * min(2.0, max(0.5, (self.ratio / seen.correction) ** 0.5))
+        if seen.alpha and seen.correction is not None:
+            wanted = (self.ratio / seen.correction) ** 0.5 if seen.correction != 0 else 2.0  # lost in rounding
+            state.alpha = seen.alpha * min(2.0, max(0.5, wanted))
 
 
 Alpha = AbsoluteAlpha | DisplacementAlpha | CorrectionAlpha

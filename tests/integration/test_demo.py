@@ -54,6 +54,15 @@ def test_a_demo_is_not_overwritten_unasked(demo: Path, capsys: pytest.CaptureFix
     assert "output" in capsys.readouterr().err and (demo / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("wrong", [["--target", "zebra"], ["--resume_from_checkpoint", "missing"]])
+def test_an_earlier_demo_outlives_a_refused_one(
+    demo: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(demo.rglob("*"))
+    assert main(["--target", "dotted", *wrong, "--output", str(demo), "--overwrite", *SHORT]) == 2
+    assert capsys.readouterr().err and sorted(demo.rglob("*")) == before
+
+
 def test_a_target_that_the_vocabulary_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--target", "zebra", "--output", str(tmp_path / "out")]) == 2
     assert "zebra" in (message := capsys.readouterr().err) and "circle" in message

@@ -67,9 +67,12 @@ def test_ctrl_c_while_the_model_loads_ends_quietly(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("erase.training.erasure.load_base", lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert train(write_config(tmp_path, model)) == 130
-    assert "before training began" in capsys.readouterr().err
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert train(write_config(tmp_path, model)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "no file was left half-written" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -12,8 +12,9 @@ from erase.training.step_log import read_log
 from tests.launch import SGD, TRAIN, largest_difference, rounding, run, train
 from tests.tiny import save_tiny, write_config
 
-RELATIVE = 1e-4
-"""Of losses, norms and alpha in the log: 4 steps of 1e-5, and as much again; see `tests.launch.rounding`."""
+RELATIVE = 1e-3
+"""Of losses, norms and alpha in the log: 4 steps of 1e-5, see `tests.launch.rounding`, and ten times as much again
+for the correction, the difference of two gradients that agree in their first digits."""
 MODES = {
     "chained": {"update": "{name: lur, mode: chained}"},
     "alternating": {"update": "{name: lur, mode: alternating, measure_every: 2}"},

@@ -51,10 +51,10 @@ def test_provenance_names_base_concept_settings_and_versions(
 
 
 def test_provenance_counts_what_the_run_cost(provenance: dict[str, Any]) -> None:
-    """10 latents of 2 steps, guided; then 4 steps of batch 2: 3 + 1 for the targets, 3 gradient evaluations."""
+    """10 latents of 2 steps, guided; then 4 steps of batch 2: 2 + 1 for the targets, 3 gradient evaluations."""
     counts = provenance["counts"]
     assert counts["latent_evaluations"] == 10 * 2 * 2
-    assert counts["training_evaluations"] == 4 * 2 * (3 + 1 + 3)
+    assert counts["training_evaluations"] == 4 * 2 * (2 + 1 + 3)
     assert counts["gradient_evaluations"] == 4 * 3
     assert counts["seconds"] > 0
 

@@ -129,7 +129,7 @@ def test_an_interruption_ends_with_the_shells_code_and_says_how_to_go_on(
 
 def test_ctrl_c_before_training_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fail=KeyboardInterrupt())[0] == 130
-    assert "Run the same command again" in capsys.readouterr().err
+    assert "no file was left half-written" in capsys.readouterr().err
 
 
 def test_a_bug_is_not_hidden() -> None:

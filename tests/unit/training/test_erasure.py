@@ -59,9 +59,9 @@ def test_every_denoiser_evaluation_is_counted(tmp_path: Path, model: Path) -> No
     counts = erase_concepts(settings(tmp_path, model))
     assert counts.gradient_evaluations == 4 * 3
     assert counts.latent_evaluations == (4 + 6) * 2 * 2  # steps, with and without the prompt
-    # a step: targets 3 x 2 + 2; gradients twice retain, once forget
-    assert counts.training_evaluations == 4 * (8 + 6)
-    assert "96 denoiser evaluations: 40 for latents (42 %), 56 in training" in counts.describe()
+    # a step: targets 2 x 2 + 2; gradients twice retain, once forget
+    assert counts.training_evaluations == 4 * (6 + 6)
+    assert "88 denoiser evaluations: 40 for latents (45 %), 48 in training" in counts.describe()
 
 
 def test_a_second_run_takes_its_latents_from_the_cache_and_ends_the_same(tmp_path: Path, model: Path) -> None:
