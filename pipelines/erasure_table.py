@@ -1,6 +1,6 @@
 """The README's table: five targets, several training seeds, LUR and the plain sum on the same evaluations.
 
-    python pipelines/erasure_table.py --output runs/table          # HOURS on 2 CPU cores
+    python pipelines/erasure_table.py --output runs/table          # about 2 hours on 2 CPU cores
     python pipelines/erasure_table.py --output runs/table --render # the table of the runs that are there
 
 Each run is one erasure with the shipped configuration, only target, seed and rule changed, judged on every full
