@@ -5,7 +5,8 @@
 
 Each run is one erasure with the shipped configuration, only target, seed and rule changed, judged on every full
 caption of Shapes World with seeds that training never draws, others for each training seed. A run with the same
-settings that is in ``pipelines/results/erasure_table.json`` is not made again: delete the file to start from nothing.
+settings that is in ``pipelines/results/erasure_table/`` is not made again: delete the folder to start from nothing.
+Several of these may run at a time, each with rules, targets or seeds of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RULES: dict[str, list[str]] = {
     "weighted_sum": ["update.name=weighted_sum", "max_train_steps={sum_steps}"],
 }
 COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased"}
-STORE = Path(__file__).parent / "results" / "erasure_table.json"
+STORE = Path(__file__).parent / "results" / "erasure_table"
 
 
 def settings(target: str, rule: str, seed: int, folder: Path) -> ErasureRun:
@@ -68,7 +69,7 @@ def run_one(exam: Exam, base: Scored, target: str, rule: str, seed: int, folder:
 
 def stored() -> dict[str, dict[str, Any]]:
     """The results that are there, by ``target-rule-seed``."""
-    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(STORE.glob("*.json"))}
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:
@@ -114,8 +115,8 @@ def work(given: argparse.Namespace) -> None:
                 exam = embedded_exam(1, EVALUATION_SEED + seed, SamplingSettings())
                 base = exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
             result = run_one(exam, base, target, rule, seed, folder)
-            STORE.parent.mkdir(exist_ok=True)
-            write_json(STORE, stored() | {name: result})
+            STORE.mkdir(parents=True, exist_ok=True)
+            write_json(STORE / f"{name}.json", result)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from erase.command_line import Arguments, parse
 from erase.config import load
 from erase.diffusion.settings import make_plan
 from erase.training.erasure import ErasureRun
+from erase.updates import LUR
 from tests.launch import ROOT
 
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -80,3 +81,11 @@ def test_the_default_is_the_main_config_but_for_its_folder() -> None:
     default, star = load(ErasureRun, DEFAULT), load(ErasureRun, ROOT / "configs" / "diffusion" / "shapes_star.yaml")
     assert default.output_dir != star.output_dir
     assert replace(default, output_dir=star.output_dir) == star
+
+
+def test_the_latents_of_the_default_erasure_are_at_most_a_quarter_of_its_evaluations() -> None:
+    run = load(ErasureRun, DEFAULT)
+    latents = (run.latents.forget + run.latents.retain) * run.latents.steps * 2  # with the prompt and without
+    step = run.train_batch_size * (2 + 1 + 1 + 2)  # base on p and n, forget; base on p, retain twice
+    assert isinstance(run.update, LUR) and run.update.mode == "chained"
+    assert latents <= (latents + step * run.max_train_steps) / 4
