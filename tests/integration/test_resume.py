@@ -24,19 +24,6 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def place(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with config.yaml, cache/ and a finished run/ of 4 steps with a checkpoint at 2 and at 4."""
-    folder = tmp_path_factory.mktemp("place")
-    assert train(write_config(folder, model)) == 0
-    return folder
-
-
 @pytest.fixture
 def halfway(place: Path, tmp_path: Path) -> Path:
     """The run as a crash in step 5 of 6 would have left it: a checkpoint at 2, a log with more, half a line."""

@@ -14,22 +14,9 @@ from erase.provenance import hash_folder
 from erase.training.erasure import ErasureRun
 from erase.training.step_log import read_log
 from tests.launch import listing, train, unet
-from tests.tiny import save_tiny, write_config
+from tests.tiny import write_config
 
 KEYS = ("retain_loss", "forget_loss", "retain_norm", "forget_norm", "cosine", "correction", "alpha", "evaluations")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def place(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with config.yaml, cache/ and run/."""
-    folder = tmp_path_factory.mktemp("place")
-    assert train(write_config(folder, model)) == 0
-    return folder
 
 
 @pytest.fixture
