@@ -85,6 +85,11 @@ class Task(Protocol):
         """The parameters that move, by name."""
         ...
 
+    @property
+    def evaluations(self) -> int:
+        """Examples that the model was evaluated on so far, in this process."""
+        ...
+
     def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
         """The step's retain and forget objectives; the same step always gives the same."""
         ...

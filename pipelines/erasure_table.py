@@ -35,7 +35,7 @@ RULES: dict[str, list[str]] = {
     "lur": [],
     "weighted_sum": ["update.name=weighted_sum", "max_train_steps={sum_steps}"],
 }
-COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased"}
+COLUMNS = ("UA", "IRA", "CRA on kept prompts", "CRA on erased prompts", "called none: erased, kept")
 STORE = Path(__file__).parent / "results" / "erasure_table"
 
 
@@ -75,8 +75,8 @@ def stored() -> dict[str, dict[str, Any]]:
 def render(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table: mean and standard deviation over seeds, in per cent, with the base's figure for each."""
     lines = [
-        f"| target | rule | seeds | {' | '.join(COLUMNS.values())} | called none: erased, kept |",
-        f"|---|---|---|{'---|' * (len(COLUMNS) + 1)}",
+        f"| target | rule | seeds | {' | '.join(COLUMNS)} |",
+        f"|---|---|---|{'---|' * len(COLUMNS)}",
     ]
     for target in dict.fromkeys(r["target"] for r in results):
         of = [r for r in results if r["target"] == target]
@@ -86,8 +86,7 @@ def render(results: Sequence[dict[str, Any]]) -> str:
             for rule in dict.fromkeys(r["rule"] for r in of)
         }
         for rule, scores in rows.items():
-            cells = " | ".join(percent([s[c] for s in scores]) for c in COLUMNS)
-            lines.append(f"| {target} | {rule} | {len(scores)} | {cells} | {nones(scores)} |")
+            lines.append(f"| {target} | {rule} | {len(scores)} | {' | '.join(cells(scores))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -97,9 +96,17 @@ def percent(values: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def nones(scores: Sequence[dict[str, float]]) -> str:
-    """The shares of erased and of kept pictures that the classifier calls none."""
-    return f"{percent([s['none_erased'] for s in scores])}, {percent([s['none_kept'] for s in scores])}"
+def cells(scores: Sequence[dict[str, Any]]) -> list[str]:
+    """A row of the table, in the order of ``COLUMNS``."""
+
+    def column(name: str) -> str:
+        return percent([s[name] for s in scores])
+
+    def across(prompts: str) -> str:
+        return ", ".join(f"{d} {percent([s['across'][d][prompts] for s in scores])}" for d in scores[0]["across"])
+
+    nones = f"{column('none_erased')}, {column('none_kept')}"
+    return [column("UA"), column("IRA"), across("kept"), across("erased"), nones]
 
 
 def work(given: argparse.Namespace) -> None:

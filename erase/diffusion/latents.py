@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase.diffusion.concepts import LatentSettings
+from erase.diffusion.denoiser import EvaluationCounter
 from erase.errors import UserError
 from erase.provenance import hash_json, new_folder
 from erase.randomness import derive
@@ -48,20 +49,34 @@ def default_cache() -> Path:
     return Path(os.environ.get("ERASE_CACHE") or Path.home() / ".cache" / "erase")
 
 
-def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettings, quiet: bool = False) -> Tensor:
-    """``[n, 4, h, w]`` latents of the request's prompts, from the cache or made now (and cached)."""
+@dataclass(frozen=True)
+class Latents:
+    """Latents, and what they cost whoever made them."""
+
+    tensor: Tensor
+    """``[n, 4, h, w]``, one for each of the request's prompts."""
+    evaluations: int
+    """Denoiser evaluations, one an example; a cached file says how many its maker took."""
+
+
+def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettings, quiet: bool = False) -> Latents:
+    """The request's latents, from the cache or made now (and cached)."""
     folder = (settings.cache_dir or default_cache()) / f"latents-{request.key()[:32]}"
     file = folder / "latents.safetensors"
     try:
-        return load_file(file)["latents"]
-    except (OSError, SafetensorError, KeyError):
-        latents = make_latents(pipeline, request, settings.batch_size, quiet)
+        with safe_open(file, "pt") as cached:
+            return Latents(cached.get_tensor("latents"), int(cached.metadata()["evaluations"]))
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+        counter = EvaluationCounter()
+        with counter.watch(pipeline.unet):
+            latents = make_latents(pipeline, request, settings.batch_size, quiet)
     try:
         with new_folder(folder) as temporary:
-            save_file({"latents": latents}, temporary / "latents.safetensors", {"key": request.key()})
+            about = {"key": request.key(), "evaluations": str(counter.count)}
+            save_file({"latents": latents}, temporary / "latents.safetensors", about)
     except (OSError, SafetensorError) as error:
         raise UserError(f"latents.cache_dir: {folder} could not be written: {error}") from None
-    return latents
+    return Latents(latents, counter.count)
 
 
 @torch.no_grad()

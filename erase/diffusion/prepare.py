@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from erase.diffusion.batch import Examples
 from erase.diffusion.captioned_images import captioned_images
 from erase.diffusion.concepts import LatentSettings
-from erase.diffusion.denoiser import EvaluationCounter, encode_prompts
+from erase.diffusion.denoiser import encode_prompts
 from erase.diffusion.latents import LatentRequest, cached_latents, spread
 from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words
 from erase.diffusion.prompts import TargetPrompts, names
@@ -43,7 +43,7 @@ class Prepared:
     retain: Examples
     states: dict[str, Tensor]
     latent_evaluations: int
-    """Denoiser evaluations that making the latents took; 0 if they were cached."""
+    """Denoiser evaluations that making the latents took, now or when they were cached."""
     prompt_hashes: dict[str, str]
     """SHA-256 of the forget and of the retain prompts."""
 
@@ -81,9 +81,8 @@ def prepare(
     in_turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Prepared:
     """Makes or reads the latents and encodes the prompts; ``in_turn`` lets one process make the cache first."""
-    counter = EvaluationCounter()
     pool = _Pool(base, settings.latents, seed, quiet)
-    with in_turn(), counter.watch(base.pipeline.unet):
+    with in_turn():
         forget = _forget_examples(pool, plan.targets)
         if settings.retain.images is not None and settings.retain_loss.needs_images:
             words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
@@ -97,7 +96,7 @@ def prepare(
         forget=forget,
         retain=retain,
         states=encode_prompts(base.pipeline, [*forget.texts(), *retain.texts()]),
-        latent_evaluations=counter.count,
+        latent_evaluations=sum(pool.spent),
         prompt_hashes={
             "forget": hash_json([target.prompts for target in plan.targets]),
             "retain": hash_json(sorted(set(retain.prompts)) if settings.retain_loss.needs_images else plan.retain),
@@ -128,6 +127,8 @@ class _Pool:
     settings: LatentSettings
     seed: int
     quiet: bool
+    spent: list[int] = field(default_factory=list)
+    """Denoiser evaluations of each request so far."""
 
     def examples(self, prompts: tuple[str, ...]) -> Examples:
         """Latents of the prompts, on the base's device."""
@@ -141,7 +142,8 @@ class _Pool:
             guidance_scale=self.settings.guidance_scale,
         )
         latents = cached_latents(self.base.pipeline, request, self.settings, self.quiet)
-        return Examples(latents.to(self.base.pipeline.device), prompts)
+        self.spent.append(latents.evaluations)
+        return Examples(latents.tensor.to(self.base.pipeline.device), prompts)
 
 
 def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:

@@ -58,6 +58,11 @@ class ErasureTask:
         """The parameters that move, by name."""
         return self._trainable
 
+    @property
+    def evaluations(self) -> int:
+        """Denoiser evaluations so far in this process, one an example, the frozen base's among them."""
+        return self.counter.count
+
     def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
         """The retain and the forget objective of a step; the forget one carries its weight."""
         retain = self._objective(self.retain_loss, self._draw("retain", self.retain, step, shard), 1.0, shard)

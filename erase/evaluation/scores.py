@@ -41,7 +41,8 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
     """The scores of one model for one target, all shares 0 to 1 except CLIP score.
 
     UA is the share of the target's pictures that no longer show it; IRA the accuracy in the target's domain
-    on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts.
+    on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts: its mean over
+    them, and under ``across`` each domain's own.
     """
     erased = [p for p in pictures if p.asked[domain] == target]
     kept = [p for p in pictures if p.asked[domain] != target]
@@ -51,6 +52,7 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
         "IRA": accuracy(kept, [domain], "IRA"),
         "CRA_kept": accuracy(kept, others, "CRA"),
         "CRA_erased": accuracy(erased, others, "CRA"),
+        "across": {d: {"kept": accuracy(kept, [d], "CRA"), "erased": accuracy(erased, [d], "CRA")} for d in others},
         "none_erased": share(erased, lambda p: p.seen[domain] == none, "none"),
         "none_kept": share(kept, lambda p: p.seen[domain] == none, "none"),
         "clip_erased": sum(p.clip for p in erased) / len(erased),

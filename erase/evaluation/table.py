@@ -121,22 +121,22 @@ def score_rows(results: Results) -> list[ScoreRow]:
     target, domain = results["target"], results["domain"]
     before, after = results["base"]["scores"], results["erased"]["scores"]
     erased, kept = after["images_erased"], after["images_kept"]
-    others = len({seen["domain"] for seen in results["base"]["concepts"].values()} - {domain})
 
     def row(name: str, key: str, meaning: str, wanted: str, measured_on: int, is_share: bool = True) -> ScoreRow:
         return ScoreRow(name, meaning, before[key], after[key], wanted, measured_on, is_share)
 
+    def across(prompts: str, where: str, measured_on: int) -> list[ScoreRow]:
+        pairs = [(d, before["across"][d][prompts], after["across"][d][prompts]) for d in after["across"]]
+        return [
+            ScoreRow(f"CRA {d}, {prompts} prompts", f"{d} seen as asked {where}", b, a, "unchanged", measured_on)
+            for d, b, a in pairs
+        ]
+
     return [
         row("UA", "UA", f"pictures of {target} that no longer show it", "high after", erased),
         row("IRA", "IRA", f"other {plural(domain)} that are seen as asked", "unchanged", kept),
-        row(
-            "CRA, kept prompts",
-            "CRA_kept",
-            f"other domains seen as asked, without {target}",
-            "unchanged",
-            kept * others,
-        ),
-        row("CRA, erased prompts", "CRA_erased", f"the same where {target} is asked for", "unchanged", erased * others),
+        *across("kept", f"in prompts without {target}", kept),
+        *across("erased", f"where {target} is asked for", erased),
         row("none, erased prompts", "none_erased", f"pictures of {target} that show no {domain} at all", "", erased),
         row("none, kept prompts", "none_kept", f"other pictures that show no {domain} at all", "low", kept),
         row(

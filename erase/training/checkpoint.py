@@ -18,10 +18,11 @@ from erase.config import differences
 from erase.errors import UserError
 from erase.protocols import UpdateState
 from erase.provenance import new_folder, write_json
+from erase.training.cost import Cost
 from erase.training.settings import FREE_ON_RESUME
 
 PREFIX = "checkpoint-"
-STATE_KEYS = {"update", "schedule", "rates", "plain", "identity"}
+STATE_KEYS = {"update", "cost", "schedule", "rates", "plain", "identity"}
 WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -31,6 +32,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     state: UpdateState,
+    cost: Cost,
     identity: Mapping[str, Any],
 ) -> None:
     """Writes a checkpoint beside the older ones; ``identity`` is what a run that resumes must share."""
@@ -50,8 +52,8 @@ def save_checkpoint(
             save_file(weights, temporary / WEIGHTS)
             save_file(moments, temporary / OPTIMIZER)
             rates = [group["lr"] for group in optimizer.param_groups]
-            content = {"update": asdict(state), "schedule": schedule, "rates": rates, "plain": plain}
-            write_json(temporary / STATE, content | {"identity": identity})
+            content = {"update": asdict(state), "cost": asdict(cost), "schedule": schedule, "rates": rates}
+            write_json(temporary / STATE, content | {"plain": plain, "identity": identity})
     except (OSError, SafetensorError) as error:
         kept = latest(folder.parent)
         remains = f"{kept} is whole" if kept else "there is no earlier one"
@@ -66,7 +68,7 @@ def restore_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     identity: Mapping[str, Any],
-) -> UpdateState:
+) -> tuple[UpdateState, Cost]:
     """Puts weights, optimizer and schedule back, bit for bit; a checkpoint of another run is refused."""
     content = read_state(folder)
     check_identity(folder, content["identity"], identity)
@@ -89,7 +91,7 @@ def restore_checkpoint(
     scheduler.load_state_dict(content["schedule"] | lambdas)
     for group, rate in zip(optimizer.param_groups, content["rates"], strict=True):
         group["lr"] = rate
-    return UpdateState(**content["update"])
+    return UpdateState(**content["update"]), Cost(**content["cost"])
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
 from erase.errors import UserError, collect, refuse
-from erase.gradients import mean_over_processes
 from erase.parameters import LoRA
 from erase.provenance import check_writable, describe_environment, hash_json
 from erase.training.checkpoint import check_identity, find_checkpoint, read_state
@@ -47,10 +46,11 @@ class Counts:
 
     gradient_evaluations: int
     latent_evaluations: int
-    """Denoiser evaluations, one an example, that made the latents; 0 if cached."""
+    """Denoiser evaluations, one an example, that made the latents: in this run, or in the one that cached them."""
     training_evaluations: int
     """Denoiser evaluations of the training steps, the frozen base's among them."""
     seconds: float
+    """Time of the loop, in all parts of a resumed run, and of the last part's preparation."""
 
     def describe(self) -> str:
         """The counts in a line."""
@@ -128,13 +128,10 @@ def erase_concepts(run: ErasureRun) -> Counts:
         open_output(run.output_dir, run.overwrite and not resumes_in_place(run), dump(run))
     accelerator.wait_for_everyone()
     accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
-    evaluations = training.train()
-    mean = mean_over_processes(task.counter.count, accelerator.device)
+    before = time.monotonic() - started
+    cost = training.train()
     counts = Counts(
-        evaluations,
-        prepared.latent_evaluations,
-        round(mean * accelerator.num_processes),
-        time.monotonic() - started,
+        cost.gradient_evaluations, prepared.latent_evaluations, cost.model_evaluations, before + cost.seconds
     )
     if main:
         made = describe(run, base, prepared, task, counts, accelerator)

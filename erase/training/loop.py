@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,11 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from erase.errors import UserError
-from erase.gradients import gradients
+from erase.gradients import gradients, mean_over_processes
 from erase.protocols import Diagnostics, Shard, Task, UpdateState
 from erase.randomness import derive
 from erase.training.checkpoint import PREFIX, find_checkpoint, latest, prune, restore_checkpoint, save_checkpoint
+from erase.training.cost import Cost
 from erase.training.interruption import Interrupted, Interruption
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
@@ -41,18 +43,21 @@ class TrainingRun:
             settings.train_batch_size,
         )
         self.identity = dict(identity) | {"total_batch": self.shard.total}
-        self.saved_at = -1
+        self.saved_at, self.started = -1, time.monotonic()
+        self.cost_before, self.gradient_evaluations = Cost(), 0
 
     def resume(self) -> None:
         """Goes on from the checkpoint that the settings name."""
         if self.settings.resume_from_checkpoint:
             folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
-            self.state = restore_checkpoint(folder, self.task.trainable, self.optimizer, self.scheduler, self.identity)
+            self.state, self.cost_before = restore_checkpoint(
+                folder, self.task.trainable, self.optimizer, self.scheduler, self.identity
+            )
             self.saved_at = self.state.step
 
-    def train(self) -> int:
-        """Runs the steps that are left, and returns the gradient evaluations they took."""
-        settings, evaluations = self.settings, 0
+    def train(self) -> Cost:
+        """Runs the steps that are left, and returns what all of them cost."""
+        settings = self.settings
         main, interruption = self.accelerator.is_main_process, Interruption()
         log = StepLog(settings.output_dir, self.state.step) if main else None
         bar = tqdm(total=settings.max_train_steps, initial=self.state.step, desc="erasing", disable=not main)
@@ -60,7 +65,7 @@ class TrainingRun:
             with interruption.listen():
                 while self.state.step < settings.max_train_steps:
                     seen = self.step()
-                    evaluations += seen.evaluations
+                    self.gradient_evaluations += seen.evaluations
                     self.report(seen, log, bar)
                     stop = interruption.agreed(self.accelerator.device)
                     if stop or self.state.step % settings.checkpointing_steps == 0:
@@ -72,7 +77,7 @@ class TrainingRun:
             bar.close()
             if log is not None:
                 log.close()
-        return evaluations
+        return self.cost()
 
     def step(self) -> Diagnostics:
         """One update; a loss or gradient that is not finite stops the run before the weights are touched."""
@@ -105,11 +110,21 @@ class TrainingRun:
         if log is not None:
             log.write({"step": self.state.step, **values})
 
+    def cost(self) -> Cost:
+        """What the run cost up to now; every process must ask at the same time."""
+        mean = mean_over_processes(self.task.evaluations, self.accelerator.device)
+        seconds = time.monotonic() - self.started
+        total = round(mean * self.accelerator.num_processes)
+        return self.cost_before + Cost(self.gradient_evaluations, total, seconds)
+
     def save(self) -> None:
         """A checkpoint of this step, written by the main process while the others wait."""
+        cost = self.cost()
         if self.saved_at != self.state.step and self.accelerator.is_main_process:
             folder = self.settings.output_dir / f"{PREFIX}{self.state.step}"
-            save_checkpoint(folder, self.task.trainable, self.optimizer, self.scheduler, self.state, self.identity)
+            save_checkpoint(
+                folder, self.task.trainable, self.optimizer, self.scheduler, self.state, cost, self.identity
+            )
             prune(self.settings.output_dir, self.settings.checkpoints_total_limit)
         self.saved_at = self.state.step
         self.accelerator.wait_for_everyone()

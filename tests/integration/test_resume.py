@@ -43,6 +43,13 @@ def assert_same_run(left: Path, right: Path, result: str) -> None:
     if result == UNET:
         assert (left / result).read_bytes() == (right / result).read_bytes()
     assert (left / "steps.jsonl").read_text() == (right / "steps.jsonl").read_text()
+    assert counts(left) == counts(right), "a resumed run counts all its parts"
+
+
+def counts(run: Path) -> dict[str, int]:
+    found = json.loads((run / "provenance.json").read_text())["counts"]
+    found.pop("seconds")
+    return found
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -33,6 +33,7 @@ def test_the_scores_are_those_worked_by_hand() -> None:
         "IRA": 3 / 5,
         "CRA_kept": 4 / 5,
         "CRA_erased": 2 / 4,
+        "across": {"color": {"kept": 4 / 5, "erased": 2 / 4}},
         "none_erased": 1 / 4,
         "none_kept": 1 / 5,
         "clip_erased": 13.0,
@@ -70,6 +71,8 @@ def test_cra_is_the_mean_over_all_other_domains() -> None:
     pictures = [full("red", "flat"), full("red", "dotted"), full("blue", "dotted"), full("red", "flat", "circle")]
     found = summarize(pictures, "star", "object", "none")
     assert found["CRA_erased"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert found["across"]["color"] == {"kept": 1.0, "erased": 2 / 3}
+    assert found["across"]["style"] == {"kept": 1.0, "erased": 1 / 3}
     assert found["CRA_kept"] == 1.0
 
 

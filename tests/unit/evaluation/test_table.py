@@ -21,6 +21,7 @@ def make_side(name: str, star: float, kept: float, clip: float) -> dict[str, Any
         "IRA": kept,
         "CRA_kept": 0.998,
         "CRA_erased": 0.95,
+        "across": {"color": {"kept": 0.999, "erased": 0.9}, "style": {"kept": 0.997, "erased": 1.0}},
         "none_erased": 0.2,
         "none_kept": 0.0,
         "clip_erased": clip,
@@ -99,7 +100,7 @@ def test_target_that_comes_last_is_still_the_first_group() -> None:
 
 def test_score_rows_count_their_judgments() -> None:
     judgments = {row.name: row.measured_on for row in score_rows(make_results())}
-    assert (judgments["UA"], judgments["IRA"], judgments["CRA, kept prompts"]) == (30, 210, 420)
+    assert (judgments["UA"], judgments["IRA"], judgments["CRA color, kept prompts"]) == (30, 210, 210)
 
 
 def test_print_table_prints_all_figures_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,12 +26,15 @@ from erase.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
+from erase.training.cost import Cost
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import FREE_ON_RESUME, TrainingSettings
 from tests.properties import assert_same_bits
 
 IDENTITY = {"config": {"seed": 0, "update": {"name": "lur"}}, "base": "b" * 64, "total_batch": 16}
 STATE = UpdateState(seed=2**62 + 1, step=3, alpha=0.1 + 0.2, retain_norm=1e-30, forget_norm=1 / 3)
+
+COST = Cost(gradient_evaluations=9, model_evaluations=108, seconds=1 / 3)
 
 
 class Training:
@@ -56,11 +59,13 @@ class Training:
             self.scheduler.step()
 
     def save(self, folder: Path, identity: dict[str, Any] = IDENTITY) -> Path:
-        save_checkpoint(folder, self.trainable, self.optimizer, self.scheduler, STATE, identity)
+        save_checkpoint(folder, self.trainable, self.optimizer, self.scheduler, STATE, COST, identity)
         return folder
 
     def restore(self, folder: Path, identity: dict[str, Any] = IDENTITY) -> UpdateState:
-        return restore_checkpoint(folder, self.trainable, self.optimizer, self.scheduler, identity)
+        state, cost = restore_checkpoint(folder, self.trainable, self.optimizer, self.scheduler, identity)
+        assert cost == COST
+        return state
 
     def moments(self) -> dict[str, torch.Tensor]:
         state = self.optimizer.state_dict()["state"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def checkpoints(folder: Path) -> list[str]:
 def test_every_step_is_logged_and_checkpoints_come_at_their_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = weights(run)
-    assert run.train() == 4 * 3  # LUR's chained mode
+    assert run.train().gradient_evaluations == 4 * 3  # LUR's chained mode
     log = read_log(tmp_path)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert all(set(line) == FACTS for line in log)
@@ -122,7 +123,7 @@ def test_a_run_is_repeatable(tmp_path: Path) -> None:
 )
 def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, update: Any) -> None:
     whole = make_run(tmp_path / "whole", update=update)
-    whole.train()
+    cost = whole.train()
     stopped = make_run(tmp_path / "stopped", update=update)
     stopped.task.before = lambda step: signal.raise_signal(signal.SIGTERM) if step == 1 else None
     with pytest.raises(Interrupted):
@@ -130,7 +131,7 @@ def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, u
     resumed = make_run(tmp_path / "stopped", update=update, resume_from_checkpoint="latest")
     resumed.resume()
     assert resumed.state.step == 2
-    resumed.train()
+    assert replace(resumed.train(), seconds=cost.seconds) == cost, "both parts count"
     assert_same_bits(weights(resumed), weights(whole))
     assert resumed.state == whole.state
     assert read_log(tmp_path / "stopped") == read_log(tmp_path / "whole")
@@ -228,6 +229,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do(tmp_path: Path) -> Non
     first.train()
     again = make_run(tmp_path, resume_from_checkpoint="latest")
     again.resume()
-    assert again.train() == 0
+    assert again.train().gradient_evaluations == again.cost_before.gradient_evaluations == 4 * 3
+    assert again.task.evaluations == 0
     assert_same_bits(weights(again), weights(first))
     assert len(read_log(tmp_path)) == 4
