@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import TypeVar
 
 from erase.command_help import describe_settings
 from erase.config import load
+from erase.embedded import DEFAULT_CONFIG, NAME
 from erase.errors import UserError
 from erase.training.interruption import Interrupted
 
 MISTAKE = 2
+GRACE = 5.0
+"""Seconds that the other processes leave to the first one's message."""
 Settings = TypeVar("Settings")
 
 
@@ -43,7 +47,7 @@ def parse(arguments: Sequence[str], flags: frozenset[str]) -> Arguments:
         if not separator:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         if key == "config":
-            config = Path(value)
+            config = DEFAULT_CONFIG if value == NAME else Path(value)
         else:
             overrides.append(f"{key}={value}")
     return Arguments(config, tuple(overrides), frozenset(found))
@@ -89,9 +93,21 @@ def quieten() -> None:
     disable_progress_bars()
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks for all; the only one, if nothing was launched."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def complain(name: str, error: UserError) -> int:
-    """Prints the mistakes, once, whatever the number of processes."""
-    if os.environ.get("RANK", "0") == "0":
-        for problem in error.problems:
-            print(f"erase {name}: {problem}", file=sys.stderr)
+    """Prints the mistakes, once, whatever the number of processes.
+
+    A mistake that all processes meet is the first one's to print: the launcher then ends the others. One that
+    lives on meets it alone, and says so.
+    """
+    where = name
+    if not is_first_process():
+        time.sleep(GRACE)
+        where = f"{name}, process {os.environ['RANK']}"
+    for problem in error.problems:
+        print(f"erase {where}: {problem}", file=sys.stderr, flush=True)
     return MISTAKE

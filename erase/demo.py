@@ -17,6 +17,7 @@ from erase import embedded
 from erase.command_line import Arguments, run_command
 from erase.components import STRICT
 from erase.config import load
+from erase.embedded import DEFAULT_CONFIG
 from erase.evaluation.comparison import compare, embedded_exam, make_pairs
 from erase.evaluation.report import write_report
 from erase.evaluation.table import print_table
@@ -25,8 +26,6 @@ from erase.provenance import describe_environment, write_json
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.output import PROVENANCE, check_output
 from erase.training.step_log import read_log
-
-DEFAULT_CONFIG = Path(__file__).parent / "shapes" / "default.yaml"
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -99,10 +98,7 @@ def reproduction(demo: Demo, run: ErasureRun) -> dict[str, Any]:
     made = json.loads((run.output_dir / PROVENANCE).read_text(encoding="utf-8"))
     return {
         "command": command_of("erase demo", shown),
-        "erase_command": command_of(
-            "accelerate launch erase/train.py",
-            {"config": "erase/shapes/default.yaml", **trained, "output_dir": "runs/it"},
-        ),
+        "erase_command": command_of("erase train", {"config": embedded.NAME, **trained, "output_dir": "runs/it"}),
         "training": {"update": made["config"]["update"], "counts": made["counts"], "seed": demo.seed},
         "environment": describe_environment(),
     }

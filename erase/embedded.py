@@ -30,5 +30,7 @@ NONE = "none"
 """The label, in every domain, of a picture that shows nothing of Shapes World."""
 IMAGE_SIZE = 32
 """Pixels a side."""
+DEFAULT_CONFIG = Path(__file__).parent / "shapes" / "default.yaml"
+"""The settings of the default erasure; `--config shapes` on the command line."""
 WEIGHTS = Path(__file__).parent / "shapes" / "weights"
 """The folder of the trained models: ``pipeline``, ``classifier`` and ``clip``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from erase.command_line import Arguments, run_command
+from erase.command_line import Arguments, is_first_process, run_command
 from erase.training.dry_run import dry_run
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 
@@ -20,6 +20,8 @@ def _train(run: ErasureRun, arguments: Arguments) -> None:
         print(dry_run(run, check_run(run)))
         return
     counts = erase_concepts(run)
+    if not is_first_process():
+        return
     print(f"Erased {', '.join(target.concept for target in run.targets)}: {run.output_dir}\n{counts.describe()}")
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from erase import embedded
 from erase.command_line import quieten
 from erase.config import dump, load
-from erase.demo import DEFAULT_CONFIG
+from erase.embedded import DEFAULT_CONFIG
 from erase.evaluation.comparison import Exam, Scored, compare, embedded_exam
 from erase.generation.sampling import SamplingSettings
 from erase.provenance import describe_environment, hash_folder, hash_json, write_json, write_text

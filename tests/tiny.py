@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from erase.shapes.build.denoiser import MAX_TOKENS, make_scheduler, make_tokenizer
@@ -75,7 +79,7 @@ CONFIG = """
 model: {model}
 vocabulary: shapes
 targets: [{{concept: star}}]
-latents: {{forget: 4, retain: 6, steps: 2, batch_size: 4, cache_dir: {cache}}}
+latents: {{forget: 4, neutral: 0, retain: 6, steps: 2, batch_size: 4, cache_dir: {cache}}}
 max_train_steps: 4
 train_batch_size: 2
 learning_rate: 1.0e-3
@@ -91,3 +95,14 @@ def write_config(folder: Path, model: Path, **extra: str) -> Path:
     kept = [line for line in text.splitlines() if line.split(":")[0] not in extra]
     file.write_text("\n".join([*kept, *(f"{key}: {value}" for key, value in extra.items())]), encoding="utf-8")
     return file
+
+
+def draw_captioned(folder: Path, captions: Sequence[str]) -> Path:
+    """An imagefolder with a random picture for each caption."""
+    folder.mkdir()
+    rng, lines = np.random.default_rng(0), []
+    for index, caption in enumerate(captions):
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        lines.append(json.dumps({"file_name": f"{index}.png", "text": caption}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder

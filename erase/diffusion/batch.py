@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,8 @@ class Batch:
     """``[b, tokens, width]`` states of the anchor's prompt, where the target has one."""
     baseline: Tensor
     """``[b, tokens, width]`` states of the same without the concept: of its neutral wording, or of the empty prompt."""
+    shows: Tensor
+    """``[b]`` bool, false where the picture was made without the prompt's concept."""
     weight: Tensor
     """``[b]`` weight of the example's target; 1 for retain batches."""
     texts: tuple[str, ...]
@@ -54,13 +58,11 @@ class Examples:
     weights: tuple[float, ...] | None = None
     baselines: tuple[str, ...] | None = None
     """Each example's prompt that says the same without the concept; default: the empty prompt."""
+    shows: tuple[bool, ...] | None = None
+    """Whether each example's picture shows what its prompt says; default: all do."""
 
     def __len__(self) -> int:
         return len(self.prompts)
-
-    def joined(self, other: Examples) -> Examples:
-        """These examples, then the other's; only latents and prompts are taken along."""
-        return Examples(torch.cat([self.latents, other.latents]), self.prompts + other.prompts)
 
     def texts(self) -> list[str]:
         """Every prompt that a batch may need the states of."""
@@ -94,9 +96,24 @@ class Examples:
             concept=stack(self.concepts),
             anchor=stack(self.anchors),
             baseline=states[""].expand_as(prompt) if (baseline := stack(self.baselines)) is None else baseline,
+            shows=torch.tensor([self.shows[i] if self.shows else True for i in picked], device=device),
             weight=torch.tensor([self.weights[i] if self.weights else 1.0 for i in picked], device=device),
             texts=tuple(self.prompts[index] for index in picked),
         )
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The parts' examples one after the other; a field is given by all of them or by none."""
+
+    def together(name: str) -> tuple[Any, ...] | None:
+        values = [getattr(part, name) for part in parts]
+        given = [value for value in values if value is not None]
+        if given and len(given) < len(parts):
+            raise ValueError(f"{len(given)} of {len(parts)} parts have {name}")
+        return tuple(item for value in given for item in value) if given else None
+
+    latents = torch.cat([part.latents for part in parts])
+    return Examples(latents, **{f.name: together(f.name) for f in fields(Examples) if f.name != "latents"})  # type: ignore[arg-type]
 
 
 def split(batch: Batch, start: int, stop: int) -> Batch:
@@ -113,6 +130,7 @@ def split(batch: Batch, start: int, stop: int) -> Batch:
         concept=cut(batch.concept),
         anchor=cut(batch.anchor),
         baseline=batch.baseline[start:stop],
+        shows=batch.shows[start:stop],
         weight=batch.weight[start:stop],
         texts=batch.texts[start:stop],
         target=cut(batch.target),

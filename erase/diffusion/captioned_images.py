@@ -9,7 +9,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 
 from erase.diffusion.batch import Examples
-from erase.errors import UserError
+from erase.errors import UserError, refuse
 
 
 @torch.no_grad()
@@ -28,10 +28,19 @@ def captioned_images(folder: Path, pipeline: Any, batch_size: int = 16) -> Examp
         raise UserError(
             f"retain.images: {folder} has no captions; add metadata.jsonl with `file_name` and `text` in each line"
         )
+    captions = data["text"]
+    refuse(
+        f"retain.images: row {index + 1} of {folder} has no caption; give each image a `text`"
+        for index, text in enumerate(captions)
+        if not isinstance(text, str) or not text.strip()
+    )
     vae, size = pipeline.vae, pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     processor, latents = VaeImageProcessor(vae_scale_factor=pipeline.vae_scale_factor), []
     for start in range(0, len(data), batch_size):
-        rows = data[start : start + batch_size]
+        try:
+            rows = data[start : start + batch_size]
+        except OSError as error:
+            raise UserError(f"retain.images: an image of {folder} cannot be read: {error}; remove it") from None
         pixels = processor.preprocess([image.convert("RGB") for image in rows["image"]], height=size, width=size)
         latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor)
-    return Examples(torch.cat(latents), tuple(str(text) for text in data["text"]))
+    return Examples(torch.cat(latents), tuple(captions))

@@ -64,6 +64,9 @@ class LatentSettings:
 
     forget: Annotated[int, Field(ge=1)] = 80
     """latents of target prompts, over all targets"""
+    neutral: Annotated[int, Field(ge=0)] = 40
+    """latents of the targets' prompts without the concept (their neutral or anchor wording, where they have one),
+    on which the targets' prompts are to predict what that wording does"""
     retain: Annotated[int, Field(ge=1)] = 160
     """latents of prompts to keep"""
     steps: Annotated[int, Field(ge=1, le=1000)] = 10

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,8 @@ from erase.diffusion.denoiser import EvaluationCounter
 from erase.errors import UserError
 from erase.provenance import hash_json, new_folder
 from erase.randomness import derive
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class LatentRequest:
         return hash_json([self.base, self.prompts, self.seed, self.scheduler, self.steps, self.guidance_scale])
 
 
-def spread(prompts: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
-    """``count`` prompts: every one in a shuffled order, again and again; none is left out before one repeats."""
-    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(derive(seed, "spread")))
-    return tuple(prompts[int(order[index % len(prompts)])] for index in range(count))
+def spread(items: Sequence[Item], count: int, seed: int) -> tuple[Item, ...]:
+    """``count`` items: every one in a shuffled order, again and again; none is left out before one repeats."""
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(derive(seed, "spread")))
+    return tuple(items[int(order[index % len(items)])] for index in range(count))
 
 
 def default_cache() -> Path:

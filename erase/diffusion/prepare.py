@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase.diffusion.batch import Examples
+from erase.diffusion.batch import Examples, joined
 from erase.diffusion.captioned_images import captioned_images
 from erase.diffusion.concepts import LatentSettings
 from erase.diffusion.denoiser import encode_prompts
@@ -88,10 +88,10 @@ def prepare(
             words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
             retain = read_images(settings.retain.images, base.pipeline, words)
         else:
-            retain = pool.examples(spread(plan.retain, settings.latents.retain, seed))
+            prompts = spread(plan.retain, settings.latents.retain, seed)
+            retain = Examples(pool.latents(prompts, seed), prompts)
             if settings.retain.empty_prompt:
-                few = min(len(forget), max(1, round(len(retain) / EMPTY_SHARE)))
-                retain = retain.joined(Examples(forget.latents[:few], ("",) * few))
+                retain = joined([retain, _empty_prompts(forget, max(1, round(len(retain) / EMPTY_SHARE)), seed)])
     return Prepared(
         forget=forget,
         retain=retain,
@@ -130,46 +130,53 @@ class _Pool:
     spent: list[int] = field(default_factory=list)
     """Denoiser evaluations of each request so far."""
 
-    def examples(self, prompts: tuple[str, ...]) -> Examples:
-        """Latents of the prompts, on the base's device."""
-        scheduler = self.base.pipeline.scheduler
+    def latents(self, prompts: tuple[str, ...], seed: int) -> Tensor:
+        """``[n, 4, h, w]`` latents of the prompts, on the base's device."""
         request = LatentRequest(
             base=self.base.hash,
             prompts=prompts,
-            seed=self.seed,
-            scheduler=type(scheduler).__name__,
+            seed=seed,
+            scheduler=type(self.base.pipeline.scheduler).__name__,
             steps=self.settings.steps,
             guidance_scale=self.settings.guidance_scale,
         )
-        latents = cached_latents(self.base.pipeline, request, self.settings, self.quiet)
-        self.spent.append(latents.evaluations)
-        return Examples(latents.tensor.to(self.base.pipeline.device), prompts)
+        made = cached_latents(self.base.pipeline, request, self.settings, self.quiet)
+        self.spent.append(made.evaluations)
+        return made.tensor.to(self.base.pipeline.device)
 
 
 def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:
     """The targets' examples together; each target has an equal share of the latents."""
-    share = max(1, pool.settings.forget // len(targets))
-    prompts: list[str] = []
-    concepts: list[str] = []
-    baselines: list[str] = []
-    anchors: list[str] = []
-    weights: list[float] = []
+    parts = []
     for index, target in enumerate(targets):
-        chosen = spread(target.prompts, share, pool.seed + index)
-        prompts += chosen
-        says = dict(zip(target.prompts, zip(target.concepts, target.baselines, strict=True), strict=True))
-        concepts += [says[prompt][0] for prompt in chosen]
-        baselines += [says[prompt][1] for prompt in chosen]
-        weights += [target.target.weight] * share
-        if target.anchors is not None:
-            redirect = dict(zip(target.prompts, target.anchors, strict=True))
-            anchors += [redirect[prompt] for prompt in chosen]
-    made = pool.examples(tuple(prompts))
+        share = max(1, pool.settings.forget // len(targets))
+        parts.append(_target_examples(pool, target, index, share, shows=True))
+        neutral = pool.settings.neutral // len(targets)
+        if neutral and any(target.without):
+            parts.append(_target_examples(pool, target, index, neutral, shows=False))
+    return joined(parts)
+
+
+def _empty_prompts(forget: Examples, count: int, seed: int) -> Examples:
+    """The empty prompt on up to ``count`` of the pictures that the targets are forgotten on."""
+    chosen = spread(range(len(forget)), min(count, len(forget)), seed)
+    return Examples(forget.latents[list(chosen)], ("",) * len(chosen))
+
+
+def _target_examples(pool: _Pool, target: TargetPrompts, index: int, count: int, shows: bool) -> Examples:
+    """Prompts of one target, on pictures of themselves or, if not ``shows``, of their wording without the concept."""
+    rows = [row for row, without in enumerate(target.without) if shows or without]
+    chosen = [rows[place] for place in spread(range(len(rows)), count, pool.seed + index)]
+
+    def pick(texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(texts[row] for row in chosen)
+
     return Examples(
-        latents=made.latents,
-        prompts=made.prompts,
-        concepts=tuple(concepts),
-        anchors=tuple(anchors) or None,
-        weights=tuple(weights),
-        baselines=tuple(baselines),
+        latents=pool.latents(pick(target.prompts if shows else target.without), pool.seed + index),
+        prompts=pick(target.prompts),
+        concepts=pick(target.concepts),
+        baselines=pick(target.baselines),
+        anchors=None if target.anchors is None else pick(target.anchors),
+        weights=(target.target.weight,) * count,
+        shows=(shows,) * count,
     )

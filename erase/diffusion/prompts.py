@@ -24,18 +24,30 @@ class TargetPrompts:
     """For each prompt, n: itself without the concept, or the empty prompt."""
     anchors: tuple[str, ...] | None
 
+    @property
+    def without(self) -> tuple[str, ...]:
+        """For each prompt, the wording without the concept that it is to be drawn as: its anchor's, or n."""
+        return self.baselines if self.anchors is None else self.anchors
+
 
 def names(text: str, words: Sequence[str]) -> bool:
     """Whether the text holds one of the words, as whole words, in any case."""
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
 
 
-def target_prompts(target: Target, key: str, vocabulary: Vocabulary | None, needs_anchor: bool) -> TargetPrompts:
-    """Everything that the forget loss shows for one target; ``key`` names it in messages."""
+def target_prompts(
+    target: Target, key: str, vocabulary: Vocabulary | None, needs_anchor: bool, needs_direction: bool = True
+) -> TargetPrompts:
+    """Everything that the forget loss shows for one target; ``key`` names it in messages.
+
+    A loss that needs no direction has c = p and n = the empty prompt, which it does not look at.
+    """
     words = (target.concept, *target.synonyms)
     try:
         prompts = _listed_prompts(target, key, words) or _captions(target, key, vocabulary)
-        concepts, baselines = _directions(target, key, prompts, vocabulary)
+        concepts, baselines = (
+            _directions(target, key, prompts, vocabulary) if needs_direction else (prompts, ("",) * len(prompts))
+        )
     except UnknownConceptError as error:
         raise UserError(f"{key}.concept: {error}") from None
     except ValueError as error:

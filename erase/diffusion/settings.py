@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
@@ -66,13 +67,30 @@ def read_vocabulary(name: str | None, model: str) -> Vocabulary | None:
         raise UserError(*(f"vocabulary: {name}: {problem}" for problem in error.problems)) from None
 
 
+def idle_settings(settings: ErasureSettings) -> Iterator[str]:
+    """Settings that would do nothing beside the others: whoever gives them expects what does not happen."""
+    if settings.revision is not None and (settings.model == embedded.NAME or os.path.isdir(settings.model)):
+        yield f"revision: {settings.model} is no Hub id, so it has none; found {settings.revision}; leave it out"
+    if settings.retain.images is not None and not settings.retain_loss.needs_images:
+        yield (
+            f"retain.images: {settings.retain_loss.name} does not look at images; found {settings.retain.images}; "
+            "leave them out, or choose retain_loss.name denoising"
+        )
+    for index, target in enumerate(settings.targets):
+        if target.neutral is not None and target.concept_prompt is not None:
+            yield (
+                f"targets.{index}.concept_prompt: has no effect beside targets.{index}.neutral, which says the "
+                f"direction; found {target.concept_prompt!r}; leave out one of the two"
+            )
+
+
 def make_plan(settings: ErasureSettings) -> Plan:
     """Works out every prompt, and reports all that is wrong with them at once."""
     vocabulary = read_vocabulary(settings.vocabulary, settings.model)
-    problems: list[str] = []
-    needs_anchor = settings.forget_loss.needs_anchor
+    problems = list(idle_settings(settings))
+    needs = (settings.forget_loss.needs_anchor, settings.forget_loss.needs_direction)
     targets = [
-        collect(problems, partial(target_prompts, target, f"targets.{index}", vocabulary, needs_anchor))
+        collect(problems, partial(target_prompts, target, f"targets.{index}", vocabulary, *needs))
         for index, target in enumerate(settings.targets)
     ]
     retain: tuple[str, ...] | None = ()

@@ -70,6 +70,10 @@ def check_run(run: ErasureRun) -> Plan:
     collect(problems, lambda: check_output(run.output_dir, run.overwrite, resumes_in_place(run)))
     collect(problems, lambda: check_inputs_survive(run))
     collect(problems, lambda: check_tracker(run.report_to))
+    if run.lr_warmup_steps and run.lr_scheduler == "constant":
+        problems.append("lr_warmup_steps: lr_scheduler constant has none; choose constant_with_warmup, or leave it 0")
+    if run.save_merged and not isinstance(run.parameters, LoRA):
+        problems.append(f"save_merged: {run.parameters.name} has no adapter to merge; it belongs to parameters lora")
     if run.resume_from_checkpoint:
         collect(problems, lambda: check_resume(run))
     refuse(problems)

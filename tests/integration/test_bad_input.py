@@ -48,6 +48,14 @@ PROMPTS: dict[str, tuple[str, list[str]]] = {
     "no vocabulary": ("--vocabulary null", ["targets.0", "'star'", "prompts_file", "retain.prompts"]),
     "no vocabulary file": ("--vocabulary nowhere.yaml", ["vocabulary: nowhere.yaml"]),
     "no images": ("--retain_loss.name denoising", ["retain.images", "denoising"]),
+    "images that nobody looks at": ("--retain.images .", ["retain.images", "teacher_distillation", "denoising"]),
+    "a revision of no Hub id": ("--revision main", ["revision", "main", "no Hub id"]),
+    "two directions": (
+        "--targets.0.neutral shape --targets.0.concept_prompt a_star",
+        ["targets.0.concept_prompt", "targets.0.neutral", "'a star'"],
+    ),
+    "a warmup that is none": ("--lr_warmup_steps 3", ["lr_warmup_steps", "constant_with_warmup"]),
+    "nothing to merge": ("--save_merged", ["save_merged", "full", "lora"]),
     "no such images": (
         "--retain_loss.name denoising --retain.images nowhere",
         ["retain.images", "nowhere"],

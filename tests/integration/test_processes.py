@@ -66,3 +66,14 @@ def test_accelerate_launches_the_file_from_another_directory(model: Path, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert provenance(tmp_path / "here" / "run")["erased"] == ["star"]
     assert (tmp_path / "here" / "run" / "model_index.json").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_of_all_processes_is_said_once(model: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, model)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = run(tmp_path, *launcher, str(TRAIN), "--config", str(config), "--learning_rate", "0")
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if "learning_rate: found 0" in line][1:] == []
+    assert "erase train: learning_rate: found 0" in done.stderr
+    assert not (tmp_path / "run").exists()

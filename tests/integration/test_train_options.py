@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from erase.provenance import hash_json
 from erase.training.step_log import read_log
 from tests.launch import SGD, largest_difference, rounding, train, unet
 from tests.properties import assert_finite, assert_same_bits
-from tests.tiny import save_tiny, write_config
+from tests.tiny import draw_captioned, save_tiny, write_config
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +91,10 @@ def test_anchor_redirection_learns_to_predict_the_anchor(model: Path, tmp_path: 
     assert sum(losses[-10:]) < 2 / 3 * sum(losses[:10])
 
 
-def captioned(folder: Path, count: int) -> list[str]:
-    """An imagefolder of random pictures; returns their captions."""
-    folder.mkdir()
-    captions = [f"a {color} ring" for color in ("red", "green", "blue", "yellow", "purple", "cyan")[:count]]
-    rng = np.random.default_rng(0)
-    lines = []
-    for index, caption in enumerate(captions):
-        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
-        lines.append(json.dumps({"file_name": f"{index}.png", "text": caption}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return captions
-
-
 def test_denoising_retains_by_captioned_images(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    captions = captioned(tmp_path / "images", 3)
+    captions = [f"a {color} ring" for color in ("red", "green", "blue")]
+    draw_captioned(tmp_path / "images", captions)
     config = write_config(tmp_path, model, retain_loss="{name: denoising}", retain=f"{{images: {tmp_path / 'images'}}}")
     assert train(config) == 0
     made = json.loads((tmp_path / "run" / "provenance.json").read_text())

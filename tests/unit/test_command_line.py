@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from erase.command_line import Arguments, parse, run_command
+from erase.command_line import GRACE, Arguments, parse, run_command
 from erase.components import STRICT
 from erase.errors import UserError
 from erase.training.interruption import Interrupted
@@ -106,12 +106,15 @@ def test_mistakes_are_printed_one_a_line_and_end_with_2(capsys: pytest.CaptureFi
     assert lines[1].startswith("erase test: note: found [1];")
 
 
-def test_mistakes_are_printed_by_the_first_process_alone(
+def test_a_process_that_outlives_the_first_says_that_the_mistake_is_its_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
     monkeypatch.setenv("RANK", "1")
-    assert run("--steps", "0")[0] == 2
-    assert capsys.readouterr().err == ""
+    assert run(fail=UserError("seed: odd"))[0] == 2
+    assert capsys.readouterr().err == "erase test, process 1: seed: odd\n"
+    assert waits == [GRACE]
 
 
 def test_a_mistake_found_later_ends_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ class AnchorRedirection:
     name: Literal["anchor_redirection"] = "anchor_redirection"
     needs_reference: ClassVar[bool] = True
     needs_anchor: ClassVar[bool] = True
+    needs_direction: ClassVar[bool] = False
 
     def target(self, reference: Denoiser, batch: Batch) -> Tensor:
         """``[b, 4, h, w]``"""

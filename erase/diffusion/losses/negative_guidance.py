@@ -23,12 +23,19 @@ class NegativeGuidance:
     the concept ("a red circle" for "a red circle in dotted style"), the concept's effect in its context; or c
     names the concept alone and n is the empty prompt. The latter with p = c and eta = 2 is the paper's eq. 7
     with its eta = 1; the former with eta = 1 is a redirection to n.
+
+    Where the picture was made without the concept, a smaller ``eta_absent`` stands for eta. The direction is long
+    there, as the base would draw the concept into the picture: guidance of scale w leaves w (1 - eta_absent) of it.
     """
 
     name: Literal["negative_guidance"] = "negative_guidance"
     eta: Annotated[float, Field(gt=0, description="how far to guide away from the concept")] = 2.0
+    eta_absent: Annotated[
+        float, Field(gt=0, description="the same on pictures made without the concept (latents.neutral)")
+    ] = 1.5
     needs_reference: ClassVar[bool] = True
     needs_anchor: ClassVar[bool] = False
+    needs_direction: ClassVar[bool] = True
 
     def target(self, reference: Denoiser, batch: Batch) -> Tensor:
         """``[b, 4, h, w]``"""
@@ -40,7 +47,8 @@ class NegativeGuidance:
         times = len(states)
         shown = reference(noisy.repeat(times, 1, 1, 1), batch.timesteps.repeat(times), torch.cat(states)).chunk(times)
         prompt, baseline, concept = shown[0], shown[1], shown[-1] if not in_context else shown[0]
-        return prompt - self.eta * (concept - baseline)
+        strength = torch.where(batch.shows, self.eta, self.eta_absent).view(-1, 1, 1, 1)
+        return prompt - strength * (concept - baseline)
 
     def __call__(self, denoiser: Denoiser, batch: Batch) -> Tensor:
         """``[b]`` weighted mean squared error."""

@@ -49,6 +49,7 @@ def constant_batch(
     anchor: Sequence[float] | None = None,
     empty: float = 0.0,
     weight: Sequence[float] | None = None,
+    shows: Sequence[bool] | None = None,
 ) -> Batch:
     """A batch whose states are constants, for denoisers that read nothing but the state."""
     count = len(prompt)
@@ -60,6 +61,7 @@ def constant_batch(
         concept=None if concept is None else constant_states(concept),
         anchor=None if anchor is None else constant_states(anchor),
         baseline=constant_states([empty] * count),
+        shows=torch.tensor(shows or [True] * count),
         weight=torch.tensor(weight or [1.0] * count),
         texts=("",) * count,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from erase.diffusion.batch import Batch, Examples, split
+from erase.diffusion.batch import Batch, Examples, joined, split
 from tests.properties import assert_same_bits
 
 WORDS = tuple("abcdefg")
@@ -147,3 +147,16 @@ def test_a_target_leaves_the_batch_as_it_was() -> None:
     batch, target = draw(2), torch.zeros(2, 4, 2, 2)
     assert batch.with_target(target).target is target
     assert batch.target is None
+
+
+def test_joined_examples_keep_their_parts_in_order() -> None:
+    first, second = pool(2), replace(pool(3), shows=(True, False, True))
+    with pytest.raises(ValueError, match="1 of 2 parts have shows"):
+        joined([first, second])
+    both = joined([replace(first, shows=(False, False)), second])
+    assert both.latents[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+    assert both.prompts == ("a", "b", "a", "b", "c") and both.anchors == tuple(f"anchor {p}" for p in both.prompts)
+    assert both.weights == (1.0, 2.0, 1.0, 2.0, 3.0) and both.baselines is None
+    shown = draw(5, examples=both)
+    expected = [both.shows[i] for i in range(5)] if both.shows else []
+    assert sorted(shown.shows.tolist()) == sorted(expected) and shown.shows.dtype == torch.bool

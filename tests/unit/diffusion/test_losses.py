@@ -56,6 +56,12 @@ def test_eta_is_how_far_negative_guidance_goes(eta: float, target: float) -> Non
     torch.testing.assert_close(found, everywhere([target]), rtol=0, atol=1e-6)
 
 
+def test_where_the_concept_is_absent_another_eta_stands_for_it() -> None:
+    batch = constant_batch([1.0, 1.0], [0.25, 0.25], empty=-0.5, shows=[True, False])
+    target = NegativeGuidance(eta=4.0, eta_absent=1.5).target(linear_denoiser(1.0), batch)
+    torch.testing.assert_close(target, everywhere([1 - 4 * 0.75, 1 - 1.5 * 0.75]), rtol=0, atol=1e-6)
+
+
 def test_anchor_redirection_is_the_distance_to_the_anchor() -> None:
     batch = constant_batch([1.0, 2.0], anchor=[-1.0, 0.5])
     values = values_of(AnchorRedirection(), batch, base=2.0, student=1.0)

@@ -37,7 +37,7 @@ def make_results() -> dict[str, Any]:
         "target": "star",
         "domain": "object",
         "command": "erase demo --target star --output runs/demo",
-        "erase_command": "accelerate launch erase/train.py --config erase/shapes/default.yaml --output_dir runs/it",
+        "erase_command": "erase train --config shapes --output_dir runs/it",
         "base": make_side("shapes", 1.0, 0.995, 31.0),
         "erased": make_side("shapes without star", 0.03, 0.989, 12.34),
         "prompts": {"count": 240, "hash": "hash-of-prompts", "evaluation_seed": 0, "seeds": list(range(10000, 10240))},
