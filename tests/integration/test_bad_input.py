@@ -52,7 +52,7 @@ PROMPTS: dict[str, tuple[str, list[str]]] = {
     "a revision of no Hub id": ("--revision main", ["revision", "main", "no Hub id"]),
     "two directions": (
         "--targets.0.neutral shape --targets.0.concept_prompt a_star",
-        ["targets.0.concept_prompt", "targets.0.neutral", "'a star'"],
+        ["targets.0.concept_prompt", "targets.0.neutral", "'a_star'"],
     ),
     "a warmup that is none": ("--lr_warmup_steps 3", ["lr_warmup_steps", "constant_with_warmup"]),
     "nothing to merge": ("--save_merged", ["save_merged", "full", "lora"]),

@@ -32,7 +32,7 @@ class NegativeGuidance:
     eta: Annotated[float, Field(gt=0, description="how far to guide away from the concept")] = 2.0
     eta_absent: Annotated[
         float, Field(gt=0, description="the same on pictures made without the concept (latents.neutral)")
-    ] = 1.5
+    ] = 1.2
     needs_reference: ClassVar[bool] = True
     needs_anchor: ClassVar[bool] = False
     needs_direction: ClassVar[bool] = True
