@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,13 @@ def sketch(parameters: Parameters) -> Tensor:
             flat = kept * math.sqrt(flat.numel() / kept.numel())
         pieces.append(flat.to(torch.promote_types(flat.dtype, torch.float32), copy=True))
     return torch.cat(pieces)
+
+
+def sketch_spans(parameters: Parameters) -> list[slice]:
+    """Where each parameter's entries lie in :func:`sketch`."""
+    lengths = [n if n <= SKETCH_WHOLE else -(-n // SKETCH_STRIDE) for n in (p.numel() for p in parameters)]
+    ends = list(itertools.accumulate(lengths))
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
 def parameter_norm(parameters: Parameters) -> float:

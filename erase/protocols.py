@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -33,19 +33,21 @@ class UpdateState:
     """||g_r|| of the step before."""
     forget_norm: float = 0.0
     """||g_f|| of the step before."""
+    conflicts: int = 0
+    """Steps so far at which the cosine was below zero."""
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What one update saw. Norms and inner products are of averaged gradients, the same on every process."""
+    """What one update saw; ``None``: not looked at. All are of averaged gradients, the same on every process."""
 
-    retain_loss: float
-    forget_loss: float
-    retain_norm: float
+    retain_loss: float | None
+    forget_loss: float | None
+    retain_norm: float | None
     """||g_r||"""
-    forget_norm: float
+    forget_norm: float | None
     """||g_f||, at the look-ahead point where the rule has one."""
-    cosine: float
+    cosine: float | None
     """<g_f, g_r> / (||g_f|| ||g_r||); 0 if either is zero."""
     evaluations: int
     """Gradient evaluations: forward and backward passes over one objective's batch."""
@@ -53,7 +55,13 @@ class Diagnostics:
     """LUR's inner step, in parameter units per unit gradient."""
     correction: float | None = None
     """||alpha H_r u|| / ||g_r + u||, u = g_f at the look-ahead: the half of LUR's change against the plain sum that
-    is known without a further evaluation; the other half, alpha H_f g_r, is inside u. ``None``: not measured."""
+    is known without a further evaluation; the other half, alpha H_f g_r, is inside u."""
+    sketches: tuple[Tensor | None, Tensor | None] = field(default=(None, None), compare=False, repr=False)
+    """Sketches of g_r and g_f, see :func:`erase.gradients.sketch`."""
+
+    def numbers(self) -> dict[str, float | None]:
+        """Everything but the sketches, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sketches"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,11 @@ class Task(Protocol):
         ...
 
     @property
+    def blocks(self) -> list[str]:
+        """The part of the model that each of ``trainable`` belongs to, in its order; for telemetry."""
+        ...
+
+    @property
     def evaluations(self) -> int:
         """Examples that the model was evaluated on so far, in this process."""
         ...
@@ -105,6 +118,11 @@ class Task(Protocol):
 
 class UpdateRule(Protocol):
     """Combines two objectives into one gradient, left in each parameter's ``.grad``."""
+
+    @property
+    def buffers(self) -> int:
+        """Tensors as large as all trainable parameters that a step holds beside the one gradient."""
+        ...
 
     def __call__(
         self, retain: Objective, forget: Objective, parameters: Sequence[nn.Parameter], state: UpdateState

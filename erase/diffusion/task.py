@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from erase.diffusion.batch import Batch, Examples, split
+from erase.diffusion.blocks import block_of
 from erase.diffusion.denoiser import Denoiser, EvaluationCounter
 from erase.diffusion.losses import ForgetLoss, RetainLoss
 from erase.errors import UserError
@@ -57,6 +58,11 @@ class ErasureTask:
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that move, by name."""
         return self._trainable
+
+    @property
+    def blocks(self) -> list[str]:
+        """Each trainable parameter's part of the UNet, such as ``up.attention``."""
+        return [block_of(name) for name in self._trainable]
 
     @property
     def evaluations(self) -> int:

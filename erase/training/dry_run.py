@@ -8,7 +8,6 @@ from erase.diffusion.prepare import load_base
 from erase.diffusion.settings import Plan
 from erase.parameters import LoRA
 from erase.training.erasure import ErasureRun
-from erase.updates import LUR
 
 GIB = 2**30
 
@@ -41,8 +40,7 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
 
 
 def weight_memory(run: ErasureRun, parameters: int, trainable: int) -> int:
-    """Bytes in float32: the UNet, its frozen copy, gradient, moments and the look-ahead's copy."""
+    """Bytes in float32: the UNet, its frozen copy, gradient, moments and what the update rule holds."""
     copies = 1 if isinstance(run.parameters, LoRA) else 2
     moments = {"sgd": 1}.get(run.optimizer, 2)
-    ahead = 1 if isinstance(run.update, LUR) else 0
-    return 4 * (copies * parameters + (1 + moments + ahead) * trainable)
+    return 4 * (copies * parameters + (1 + moments + run.update.buffers) * trainable)

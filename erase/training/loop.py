@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from tqdm.auto import tqdm
 
 from erase.errors import UserError
 from erase.gradients import gradients, mean_over_processes
-from erase.protocols import Diagnostics, Shard, Task, UpdateState
+from erase.protocols import Diagnostics, Objective, Shard, Task, UpdateState
 from erase.randomness import derive
+from erase.training.alignment import Blocks, probe
 from erase.training.checkpoint import PREFIX, find_checkpoint, latest, prune, restore_checkpoint, save_checkpoint
 from erase.training.cost import Cost
 from erase.training.interruption import Interrupted, Interruption
@@ -33,6 +33,7 @@ class TrainingRun:
     ) -> None:
         self.task, self.settings, self.accelerator = task, settings, accelerator
         self.parameters = list(task.trainable.values())
+        self.blocks, self.inner_products = Blocks(self.parameters, task.blocks), dict[str, float]()
         self.optimizer = make_optimizer(settings, self.parameters)
         self.scheduler = make_scheduler(settings, self.optimizer)
         self.state = UpdateState(seed=derive(settings.seed, "update"))
@@ -83,30 +84,45 @@ class TrainingRun:
         """One update; a loss or gradient that is not finite stops the run before the weights are touched."""
         step = self.state.step
         retain, forget = self.task.objectives(step, self.shard)
+        every, self.inner_products = self.settings.probe_every, {}
+        probing = every > 0 and (step + 1) % every == 0
+        if probing:
+            self.probe("inner_before", retain, forget)
         seen = self.settings.update(retain, forget, self.parameters, self.state)
         combined = torch.nn.utils.get_total_norm(gradients(self.parameters)).item()
         numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm, combined)
-        if not all(math.isfinite(number) for number in numbers):
+        if not all(number is None or math.isfinite(number) for number in numbers):
             raise UserError(*self._explain_non_finite(step, seen))
         if self.settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
+        if probing:
+            self.probe("inner_after", retain, forget)
         return seen
+
+    def probe(self, name: str, retain: Objective, forget: Objective) -> None:
+        """<g_f, g_r> of this step's batch at the present weights; what it costs is no part of the update."""
+        sketches = probe(retain, forget, self.parameters)
+        self.inner_products |= self.blocks.inner_products(*sketches, name, self.settings.forget_weight)
 
     def report(self, seen: Diagnostics, log: StepLog | None, bar: Any) -> None:
         """Step log, trackers and progress bar; the forget loss and norm are shown without their weight."""
         weight = self.settings.forget_weight
-        values = asdict(seen) | {
-            "forget_loss": seen.forget_loss / weight,
-            "forget_norm": seen.forget_norm / weight,
+        values = seen.numbers() | {
+            "forget_loss": None if seen.forget_loss is None else seen.forget_loss / weight,
+            "forget_norm": None if seen.forget_norm is None else seen.forget_norm / weight,
+            "conflict_share": self.state.conflicts / self.state.step,
             "learning_rate": self.scheduler.get_last_lr()[0],
+            "inner_before": None,
+            "inner_after": None,
         }
+        values |= self.blocks.cosines(seen) | self.inner_products
         self.accelerator.log({k: v for k, v in values.items() if v is not None}, step=self.state.step)
         bar.update()
-        bar.set_postfix(
-            forget=f"{values['forget_loss']:.3g}", retain=f"{seen.retain_loss:.3g}", cosine=f"{seen.cosine:+.2f}"
-        )
+        shown = {"forget": values["forget_loss"], "retain": seen.retain_loss}
+        shown_cosine = {} if seen.cosine is None else {"cosine": f"{seen.cosine:+.2f}"}
+        bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items() if v is not None} | shown_cosine)
         if log is not None:
             log.write({"step": self.state.step, **values})
 

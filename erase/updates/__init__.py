@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from erase.updates.alternating_steps import AlternatingSteps
+from erase.updates.cagrad import CAGrad
+from erase.updates.gradient_projection import GradientProjection
 from erase.updates.lur import LUR
+from erase.updates.mgda import MGDA
+from erase.updates.nash import Nash
+from erase.updates.pcgrad import PCGrad
+from erase.updates.torchjd_aggregator import TorchJD
+from erase.updates.upgrad import UPGrad
 from erase.updates.weighted_sum import WeightedSum
 
-Update = LUR | WeightedSum
-UPDATES: dict[str, type[Update]] = {"lur": LUR, "weighted_sum": WeightedSum}
+Update = LUR | WeightedSum | PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection | AlternatingSteps | TorchJD
+UPDATES: dict[str, type[Update]] = {
+    "lur": LUR,
+    "weighted_sum": WeightedSum,
+    "pcgrad": PCGrad,
+    "upgrad": UPGrad,
+    "mgda": MGDA,
+    "cagrad": CAGrad,
+    "nash": Nash,
+    "gradient_projection": GradientProjection,
+    "alternating_steps": AlternatingSteps,
+    "torchjd": TorchJD,
+}
 
-__all__ = ["LUR", "UPDATES", "Update", "WeightedSum"]
+__all__ = [
+    "LUR",
+    "MGDA",
+    "UPDATES",
+    "AlternatingSteps",
+    "CAGrad",
+    "GradientProjection",
+    "Nash",
+    "PCGrad",
+    "TorchJD",
+    "UPGrad",
+    "Update",
+    "WeightedSum",
+]

@@ -8,10 +8,11 @@ to first order in alpha it raises <g_f, g_r>, the implicit regulariser that keep
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -20,7 +21,41 @@ from erase.gradients import Parameters, average, clear, gradients, preserved, sh
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.randomness import derive
 from erase.updates.alpha import Alpha, CorrectionAlpha
-from erase.updates.two_objectives import Seen, gather_on_top, one_after_the_other, ratio, report
+from erase.updates.cagrad import CAGrad
+from erase.updates.gradient_projection import GradientProjection
+from erase.updates.mgda import MGDA
+from erase.updates.nash import Nash
+from erase.updates.pcgrad import PCGrad
+from erase.updates.torchjd_aggregator import TorchJD
+from erase.updates.two_objectives import (
+    Combination,
+    Seen,
+    gather_on_top,
+    gather_second,
+    one_after_the_other,
+    ratio,
+    report,
+)
+from erase.updates.upgrad import UPGrad
+from erase.updates.weighted_sum import WeightedSum
+
+Combine = WeightedSum | PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection | TorchJD
+
+
+def _named(value: object) -> object:
+    """``pcgrad`` stands for ``{name: pcgrad}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+@plain_dataclass(frozen=True)
+class Ahead:
+    """What a mode is told for one step."""
+
+    alpha: float
+    measure: bool = False
+    """Whether a mode that does not measure its correction by the way is to do so now."""
+    combination: Combination | None = None
+    """What stands for the sum; ``None``: the sum itself, which needs no second buffer."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,42 +73,51 @@ class LUR:
     alpha: Annotated[Alpha, Field(discriminator="name", description="how the look-ahead's length is set")] = (
         CorrectionAlpha()
     )
+    combine: Annotated[
+        Annotated[Combine, Field(discriminator="name")],
+        BeforeValidator(_named),
+        Field(description="what puts the two look-ahead gradients together; a name alone will do"),
+    ] = WeightedSum()
     measure_every: Annotated[
         int,
         Field(ge=0, description="alternating and first_order: steps between measures of the correction; 0: never"),
     ] = 25
 
+    @property
+    def buffers(self) -> int:
+        """A copy of the parameters; `exact`: two gradients more, and a graph; a combination: a gradient more."""
+        return (3 if self.mode == "exact" else 1) + (not isinstance(self.combine, WeightedSum))
+
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
         alpha = self.alpha.choose(parameters, state)
         measure = state.step > 0 < self.measure_every and (state.step - 1) % self.measure_every == 0
-        seen = MODES[self.mode](retain, forget, parameters, state, alpha, measure)
+        combination = None if isinstance(self.combine, WeightedSum) else self.combine
+        seen = MODES[self.mode](retain, forget, parameters, state, Ahead(alpha, measure, combination))
         self.alpha.learn(state, seen)
         return seen
 
 
 def chained(
-    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, _: bool
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead
 ) -> Diagnostics:
     """u + g_r(theta - alpha u): the Hessian-vector product as a forward difference, error O(alpha^2).
 
-    Three evaluations; one gradient, one copy of the parameters.
+    Three evaluations. Memory: one gradient (two if they are combined), one copy of the parameters.
     """
     clear(parameters)
     with preserved(parameters) as saved:
         kept = gather_on_top(retain, parameters)
-        shift(parameters, saved, gradients(parameters), -alpha)
+        shift(parameters, saved, gradients(parameters), -step.alpha)
         clear(parameters)
         ahead = gather_on_top(forget, parameters)
-        shift(parameters, saved, gradients(parameters), -alpha)
-        again = gather_on_top(retain, parameters, ahead.sketch)
+        shift(parameters, saved, gradients(parameters), -step.alpha)
+        again = gather_second(retain, parameters, ahead, state, step.combination, retain_first=False)
     correction = ratio(again.sketch - kept.sketch, kept.sketch + ahead.sketch)
-    return report(kept, ahead, state, 3, alpha, correction)
+    return report(kept, ahead, state, 3, step.alpha, correction)
 
 
-def exact(
-    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, _: bool
-) -> Diagnostics:
+def exact(retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead) -> Diagnostics:
     """g_r + u - alpha H_r u, with H_r u by double backward (alpha held constant).
 
     Needs losses that can be differentiated twice (attention by the math kernel) and the memory of a graph
@@ -84,14 +128,14 @@ def exact(
         with preserved(parameters) as saved:
             kept = gather_on_top(retain, parameters)
             plain = [g.clone() for g in gradients(parameters)]
-            shift(parameters, saved, plain, -alpha)
+            shift(parameters, saved, plain, -step.alpha)
             clear(parameters)
             ahead = gather_on_top(forget, parameters)
         curved = _hessian_vector_product(retain, parameters)
-    correction = ratio(alpha * _sketch_of(curved, parameters), kept.sketch + ahead.sketch)
-    for p, u, g, h in zip(parameters, gradients(parameters), plain, curved, strict=True):
-        p.grad = u + g - alpha * h
-    return report(kept, ahead, state, 3, alpha, correction)
+    correction = ratio(step.alpha * _sketch_of(curved, parameters), kept.sketch + ahead.sketch)
+    torch._foreach_add_(plain, curved, alpha=-step.alpha)
+    (step.combination or WeightedSum()).combine(plain, gradients(parameters), state)
+    return report(kept, ahead, state, 3, step.alpha, correction)
 
 
 def _hessian_vector_product(objective: Objective, parameters: Parameters) -> list[torch.Tensor]:
@@ -120,20 +164,22 @@ def _sketch_of(tensors: list[torch.Tensor], parameters: Parameters) -> torch.Ten
 
 
 def alternating(
-    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, measure: bool
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead
 ) -> Diagnostics:
     """A fair coin: g_r + g_f(theta - 2 alpha g_r), or g_f + g_r(theta - 2 alpha g_f).
 
     Each order carries one half of the correction at twice the step, so their mean is the exact gradient up
     to O(alpha^2), at the price of a plain sum. A step that measures is a `chained` step, unbiased too.
+    Memory: one gradient (two if they are combined), one copy of the parameters.
     """
-    if measure:
-        return chained(retain, forget, parameters, state, alpha, measure)
+    if step.measure:
+        return chained(retain, forget, parameters, state, step)
+    twice, combination = 2 * step.alpha, step.combination
     if coin(state):
-        kept, ahead = one_after_the_other(retain, forget, parameters, 2 * alpha)
+        kept, ahead = one_after_the_other(retain, forget, parameters, twice, state, combination)
     else:
-        ahead, kept = one_after_the_other(forget, retain, parameters, 2 * alpha)
-    return report(kept, ahead, state, 2, alpha)
+        ahead, kept = one_after_the_other(forget, retain, parameters, twice, state, combination, retain_first=False)
+    return report(kept, ahead, state, 2, step.alpha)
 
 
 def coin(state: UpdateState) -> bool:
@@ -142,19 +188,19 @@ def coin(state: UpdateState) -> bool:
 
 
 def first_order(
-    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, alpha: float, measure: bool
+    retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead
 ) -> Diagnostics:
     """g_r + u, an ablation: it loses H_r g_f, so it is NOT the alignment term. A measure costs one evaluation more."""
     plain: Seen | None = None
-    if measure:
+    if step.measure:
         clear(parameters)
         plain = gather_on_top(forget, parameters)
-    kept, ahead = one_after_the_other(retain, forget, parameters, alpha)
+    kept, ahead = one_after_the_other(retain, forget, parameters, step.alpha, state, step.combination)
     correction = None if plain is None else ratio(ahead.sketch - plain.sketch, kept.sketch + plain.sketch)
-    return report(kept, ahead, state, 2 if plain is None else 3, alpha, correction)
+    return report(kept, ahead, state, 2 if plain is None else 3, step.alpha, correction)
 
 
-Mode = Callable[[Objective, Objective, Parameters, UpdateState, float, bool], Diagnostics]
+Mode = Callable[[Objective, Objective, Parameters, UpdateState, Ahead], Diagnostics]
 MODES: dict[str, Mode] = {
     "chained": chained,
     "exact": exact,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from erase.gradients import Parameters, clear, cosine, gather, gradients, preserved, shift, sketch
 from erase.protocols import Diagnostics, Objective, UpdateState
+
+
+class Combination(Protocol):
+    """What may stand for the sum of two gradients."""
+
+    def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor], state: UpdateState) -> None:
+        """Puts the combination in place of ``forget``; what becomes of ``retain`` does not matter."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,11 @@ class Seen:
     loss: float
     sketch: Tensor
 
+    @property
+    def norm(self) -> float:
+        """The gradient's norm."""
+        return self.sketch.norm().item()
+
 
 def gather_on_top(objective: Objective, parameters: Parameters, below: Tensor | None = None) -> Seen:
     """Adds the objective's gradient to ``.grad``; ``below`` is the sketch of what lay there already."""
@@ -25,41 +40,77 @@ def gather_on_top(objective: Objective, parameters: Parameters, below: Tensor | 
     return Seen(loss, total if below is None else total - below)
 
 
-def one_after_the_other(first: Objective, second: Objective, parameters: Parameters, step: float) -> tuple[Seen, Seen]:
-    """Leaves g_first(theta) + g_second(theta - step * g_first) in ``.grad``; theta is restored.
+def gather_second(
+    objective: Objective,
+    parameters: Parameters,
+    first: Seen,
+    state: UpdateState,
+    combination: Combination | None,
+    retain_first: bool,
+) -> Seen:
+    """Adds the second gradient to the first, on the same buffer; or combines them, which takes a buffer each."""
+    if combination is None:
+        return gather_on_top(objective, parameters, first.sketch)
+    aside = gradients(parameters)
+    clear(parameters)
+    second = gather_on_top(objective, parameters)
+    own = gradients(parameters)
+    retain, forget = (aside, own) if retain_first else (own, aside)
+    combination.combine(retain, forget, state)
+    for p, combined in zip(parameters, forget, strict=True):
+        p.grad = combined
+    return second
 
-    Memory: one gradient and, unless the step is 0, one copy of the parameters.
+
+def one_after_the_other(
+    first: Objective,
+    second: Objective,
+    parameters: Parameters,
+    step: float,
+    state: UpdateState,
+    combination: Combination | None = None,
+    retain_first: bool = True,
+) -> tuple[Seen, Seen]:
+    """Leaves g_first(theta) + g_second(theta - step * g_first), or their combination, in ``.grad``.
+
+    Theta is restored. Memory: one gradient, or two with a combination; and, unless the step is 0, one copy of the
+    parameters.
     """
     clear(parameters)
     if step == 0:
         seen = gather_on_top(first, parameters)
-        return seen, gather_on_top(second, parameters, seen.sketch)
+        return seen, gather_second(second, parameters, seen, state, combination, retain_first)
     with preserved(parameters) as saved:
         seen = gather_on_top(first, parameters)
         shift(parameters, saved, gradients(parameters), -step)
-        return seen, gather_on_top(second, parameters, seen.sketch)
+        return seen, gather_second(second, parameters, seen, state, combination, retain_first)
 
 
 def report(
-    retain: Seen,
-    forget: Seen,
+    retain: Seen | None,
+    forget: Seen | None,
     state: UpdateState,
     evaluations: int,
     alpha: float | None = None,
     correction: float | None = None,
 ) -> Diagnostics:
-    """The step's diagnostics; the state learns the norms and counts the step."""
-    state.retain_norm, state.forget_norm = retain.sketch.norm().item(), forget.sketch.norm().item()
+    """The step's diagnostics; the state learns the norms and counts the step. ``None``: not looked at."""
+    retain_norm, forget_norm = (None if seen is None else seen.norm for seen in (retain, forget))
+    state.retain_norm = state.retain_norm if retain_norm is None else retain_norm
+    state.forget_norm = state.forget_norm if forget_norm is None else forget_norm
+    both = None if retain is None or forget is None else cosine(retain.sketch, forget.sketch)
     state.step += 1
+    state.conflicts += int(both is not None and both < 0)
     return Diagnostics(
-        retain_loss=retain.loss,
-        forget_loss=forget.loss,
-        retain_norm=state.retain_norm,
-        forget_norm=state.forget_norm,
-        cosine=cosine(retain.sketch, forget.sketch),
+        retain_loss=None if retain is None else retain.loss,
+        forget_loss=None if forget is None else forget.loss,
+        retain_norm=retain_norm,
+        forget_norm=forget_norm,
+        cosine=both,
         evaluations=evaluations,
         alpha=alpha,
         correction=correction,
+        sketches=(None if retain is None else retain.sketch, None if forget is None else forget.sketch),
     )
 
 

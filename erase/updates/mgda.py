@@ -1,0 +1,29 @@
+"""Multiple gradient descent: the shortest convex combination."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from erase.components import STRICT
+from erase.updates.gram import Gram, GramRule, Weights
+
+
+@dataclass(frozen=True, config=STRICT)
+class MGDA(GramRule):
+    """MGDA (Desideri 2012; Sener & Koltun, NeurIPS 2018, eq. 4): min over w in [0, 1] of |w g_r + (1 - w) g_f|.
+
+    w = clip((b - c) / (a + b - 2c), 0, 1), with a = |g_r|^2, b = |g_f|^2, c = <g_r, g_f>. It follows the shorter
+    gradient: with a teacher as the retain loss it stands still until that gradient grows. Non-conflicting.
+    """
+
+    name: Literal["mgda"] = "mgda"
+
+    def weights(self, gram: Gram) -> Weights:
+        """(w, 1 - w); the mean of two equal gradients."""
+        distance = gram.retain + gram.forget - 2 * gram.inner
+        if distance <= 0:
+            return 0.5, 0.5
+        share = min(1.0, max(0.0, (gram.forget - gram.inner) / distance))
+        return share, 1 - share

@@ -1,0 +1,90 @@
+"""Any aggregator of TorchJD, by its name there, on the Jacobian of the two objectives."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from erase.components import STRICT
+from erase.protocols import UpdateState
+from erase.randomness import derive
+from erase.updates.gram import GramRule, gram_of
+
+
+def aggregators() -> dict[str, Any]:
+    """TorchJD's aggregators, by name; without TorchJD, an error with the remedy."""
+    try:
+        library: ModuleType = importlib.import_module("torchjd.aggregation")
+    except ImportError:
+        raise ValueError("TorchJD is not installed; pip install 'erase[torchjd]'") from None
+    kinds = {name: getattr(library, name) for name in library.__all__}
+    abstract = {"Aggregator", "GramianWeightedAggregator", "WeightedAggregator"}
+    return {name: kind for name, kind in kinds.items() if issubclass(kind, library.Aggregator) and name not in abstract}
+
+
+@dataclass(frozen=True, config=STRICT)
+class TorchJD(GramRule):
+    """TorchJD (Quinton & Rey 2024, https://torchjd.org): its aggregator of the Jacobian with the rows g_r and g_f.
+
+    One that needs the Gram matrix alone gets it, in float64, and takes the memory of a :class:`GramRule`; another gets
+    the whole Jacobian, and takes three gradients more. What is drawn at random follows from the run's seed and the
+    step. An aggregator that remembers past steps begins afresh at step 0, and a run with it cannot be resumed bit for
+    bit: no checkpoint holds its memory.
+    """
+
+    name: Literal["torchjd"] = "torchjd"
+    aggregator: Annotated[str, Field(description="the class's name, such as UPGrad or ConFIG")] = "UPGrad"
+    options: Annotated[dict[str, Any], Field(description="arguments of its constructor; a list becomes a tensor")] = (
+        Field(default_factory=dict)
+    )
+
+    @model_validator(mode="after")
+    def _exists(self) -> TorchJD:
+        _ = self.module
+        return self
+
+    @cached_property
+    def module(self) -> Any:
+        """The aggregator itself."""
+        known = aggregators()
+        if self.aggregator not in known:
+            raise ValueError(f"TorchJD has no aggregator {self.aggregator!r}; known: {', '.join(sorted(known))}")
+        given = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        try:
+            return known[self.aggregator](**given)
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"TorchJD's {self.aggregator} cannot be made with options {self.options}: {error}"
+            ) from None
+
+    @property
+    def buffers(self) -> int:
+        """The other gradient; where the Gram matrix is not enough, the Jacobian, its rows and the result."""
+        return 1 if hasattr(self.module, "gramian_weighting") else 6
+
+    @torch.no_grad()
+    def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor], state: UpdateState) -> None:
+        """Puts the aggregation in place of ``forget``."""
+        if state.step == 0 and hasattr(self.module, "reset"):
+            self.module.reset()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(state.seed, "aggregator", state.step))
+            if hasattr(self.module, "gramian_weighting"):
+                gram = gram_of(retain, forget)
+                matrix = torch.tensor([[gram.retain, gram.inner], [gram.inner, gram.forget]], dtype=torch.float64)
+                w_retain, w_forget = self.module.gramian_weighting(matrix).tolist()
+                for r, f in zip(retain, forget, strict=True):
+                    f.mul_(w_forget).add_(r, alpha=w_retain)
+                return
+            rows = [torch.cat([g.reshape(-1) for g in side]) for side in (retain, forget)]
+            whole = self.module(torch.stack(rows))
+        for f, part in zip(forget, whole.split([f.numel() for f in forget]), strict=True):
+            f.copy_(part.view_as(f))
