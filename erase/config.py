@@ -148,7 +148,8 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], known: set[str
         return f"{key}: needs a `name` key that says which one; found {found!r}"
     if kind == "missing":
         return f"{key}: must be given; `--help` says what it means"
-    return f"{key}: found {found!r}; {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: found {found!r}; {message if kind == 'value_error' else message[:1].lower() + message[1:]}"
 
 
 def _location(parts: Sequence[str | int], tree: object) -> list[str]:
@@ -156,7 +157,8 @@ def _location(parts: Sequence[str | int], tree: object) -> list[str]:
     path: list[str] = []
     for index, part in enumerate(parts):
         here = (isinstance(tree, Mapping) and part in tree) or (isinstance(tree, list) and isinstance(part, int))
-        if here or index == len(parts) - 1:
+        names_choice = isinstance(tree, Mapping) and tree.get("name") == part
+        if here or (index == len(parts) - 1 and not names_choice):
             path.append(str(part))
             tree = tree[part] if here else None  # type: ignore[index]
     return path

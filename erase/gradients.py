@@ -85,7 +85,7 @@ def sketch(parameters: Parameters) -> Tensor:
     """A vector whose inner products estimate those of the whole gradient; exact for small tensors.
 
     Tensors of up to 4,096 entries are kept whole; of larger ones every 17th entry, times the root of the
-    share that it stands for. It costs 1/17 of a gradient and is the same on every process.
+    share that it stands for. It costs 1/17 of a large gradient and is the same on every process.
     """
     pieces = []
     for gradient in gradients(parameters):

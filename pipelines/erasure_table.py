@@ -6,70 +6,47 @@
 Each run is one erasure with the shipped configuration, only target, seed and rule changed, judged on every full
 caption of Shapes World with seeds that training never draws, others for each training seed. A run with the same
 settings that is in ``pipelines/results/erasure_table/`` is not made again: delete the folder to start from nothing.
-Several of these may run at a time, each with rules, targets or seeds of its own.
+Several of these may run at a time and share the work; one for each core, with OMP_NUM_THREADS=1, is fastest.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from erase import embedded
 from erase.command_line import quieten
-from erase.config import dump, load
-from erase.embedded import DEFAULT_CONFIG
-from erase.evaluation.comparison import Exam, Scored, compare, embedded_exam
-from erase.generation.sampling import SamplingSettings
-from erase.provenance import describe_environment, hash_folder, hash_json, write_json, write_text
-from erase.training.erasure import ErasureRun, erase_concepts
+from erase.config import load
+from erase.evaluation.trials import Trial, TrialStore
+from erase.provenance import write_text
+from erase.training.erasure import ErasureRun
 
 TARGETS = ("star", "circle", "ring", "dotted", "red")
 EVALUATION_SEED = 1000
 """Of training seed 0; the next seeds follow."""
-RULES: dict[str, list[str]] = {
-    "lur": [],
-    "weighted_sum": ["update.name=weighted_sum", "max_train_steps={sum_steps}"],
+RULES: dict[str, tuple[str, ...]] = {
+    "lur": (),
+    "weighted_sum": ("update.name=weighted_sum", "max_train_steps={sum_steps}"),
 }
 COLUMNS = ("UA", "IRA", "CRA on kept prompts", "CRA on erased prompts", "called none: erased, kept")
 STORE = Path(__file__).parent / "results" / "erasure_table"
 
 
-def settings(target: str, rule: str, seed: int, folder: Path) -> ErasureRun:
+def trial(target: str, rule: str, seed: int) -> Trial:
     """The shipped configuration; the sum takes half as many steps again: 2 gradient evaluations a step, not 3."""
-    steps = load(ErasureRun, DEFAULT_CONFIG).max_train_steps
-    extra = [override.format(sum_steps=steps * 3 // 2) for override in RULES[rule]]
-    changed = [f"targets.0.concept={target}", f"seed={seed}", f"output_dir={folder / 'model'}", "overwrite=true"]
-    return load(ErasureRun, DEFAULT_CONFIG, [*changed, *extra])
+    steps = load(ErasureRun, embedded.DEFAULT_CONFIG, ["output_dir=runs/trial"]).max_train_steps
+    changed = tuple(override.format(sum_steps=steps * 3 // 2) for override in RULES[rule])
+    return Trial(f"{target}-{rule}-{seed}", target, seed, EVALUATION_SEED + seed, changed, (("rule", rule),))
 
 
-def identity(run: ErasureRun) -> str:
-    """What a result belongs to: every setting but where things are written, and the base's weights."""
-    tree = dump(run)
-    for place in ("output_dir", "overwrite", "logging_dir"):
-        tree.pop(place)
-    tree["latents"].pop("cache_dir")
-    return hash_json([tree, hash_folder(embedded.WEIGHTS / "pipeline")])
-
-
-def run_one(exam: Exam, base: Scored, target: str, rule: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Erases and judges."""
-    print(f"{target}, {rule}, seed {seed}", flush=True)
-    run = settings(target, rule, seed, folder)
-    counts = erase_concepts(run)
-    results = compare(exam, base, exam.sit(run.output_dir, f"{target} erased"), target)
-    results["prompts"].pop("seeds")  # they follow from the evaluation seed
-    made = {"rule": rule, "seed": seed, "settings": identity(run), "counts": vars(counts)}
-    return made | results | {"environment": describe_environment()}
-
-
-def stored() -> dict[str, dict[str, Any]]:
-    """The results that are there, by ``target-rule-seed``."""
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(STORE.glob("*.json"))}
+def in_order(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By target, rule and seed; targets of the table first."""
+    rank = {target: place for place, target in enumerate(TARGETS)}
+    return sorted(results, key=lambda r: (rank.get(r["target"], len(rank)), r["target"], r["rule"], r["seed"]))
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:
@@ -109,39 +86,27 @@ def cells(scores: Sequence[dict[str, Any]]) -> list[str]:
     return [column("UA"), column("IRA"), across("kept"), across("erased"), nones]
 
 
-def work(given: argparse.Namespace) -> None:
-    """Makes every run that is missing, and stores each as soon as it is done."""
-    for seed in given.seeds:
-        exam: Exam | None = None
-        for rule, target in itertools.product(given.rules, given.targets):
-            name = f"{target}-{rule}-{seed}"
-            folder = given.output / name
-            if stored().get(name, {}).get("settings") == identity(settings(target, rule, seed, folder)):
-                continue
-            if exam is None:
-                exam = embedded_exam(1, EVALUATION_SEED + seed, SamplingSettings())
-                base = exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
-            result = run_one(exam, base, target, rule, seed, folder)
-            STORE.mkdir(parents=True, exist_ok=True)
-            write_json(STORE / f"{name}.json", result)
-
-
 def main() -> None:
     """Runs what is missing, then writes the table beside its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the erased models")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the models while they are judged")
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--render", action="store_true", help="only write the table of the runs that are there")
     given = parser.parse_args()
+    store = TrialStore(STORE, given.output)
     if not given.render:
         quieten()
-        work(given)
-    order = [*dict.fromkeys([*TARGETS, *given.targets])]
-    table = render(sorted(stored().values(), key=lambda r: (order.index(r["target"]), r["rule"], r["seed"])))
+        store.make(trial(target, rule, seed) for seed, rule, target in wanted(given))
+    table = render(in_order(store.results().values()))
     write_text(STORE.with_suffix(".md"), table)
     print(table)
+
+
+def wanted(given: argparse.Namespace) -> itertools.product[tuple[int, str, str]]:
+    """Seed, rule and target of each run asked for."""
+    return itertools.product(given.seeds, given.rules, given.targets)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,14 @@ import torch
 from torch import Tensor
 
 STEPS = (0.1, 0.01, 0.001)
+ROUNDING = 1e-7
+"""What may be lost of a combination of two gradients, as a share of the lengths of its two parts: a float64 Gram matrix
+knows a squared length that cancels to 1e-16, the length itself to 1e-8."""
+
+Weigh = Callable[[Tensor, Tensor], tuple[float, float]]
+"""The factors that a rule puts on the retain and on the forget gradient."""
+Combine = Callable[[Tensor, Tensor], Tensor]
+"""What a rule makes of the retain and of the forget gradient."""
 
 
 def assert_same_bits(left: Iterable[Tensor], right: Iterable[Tensor]) -> None:
@@ -52,6 +60,58 @@ def assert_linear_order(error: Callable[[float], float]) -> None:
 def assert_quadratic_order(error: Callable[[float], float]) -> None:
     """The error is O(step^2), and no better."""
     assert_order(error, 2)
+
+
+def assert_non_conflicting(weigh: Weigh, retain: Tensor, forget: Tensor) -> None:
+    """The combination opposes neither gradient: a small step against it raises neither loss."""
+    direction, size = _combination(weigh(retain, forget), retain, forget)
+    for name, gradient in (("retain", retain), ("forget", forget)):
+        inner = torch.dot(direction, gradient).item()
+        assert inner >= -ROUNDING * size * gradient.norm().item(), f"opposes the {name} gradient: {inner:.3g}"
+
+
+def assert_permutation_invariant(weigh: Weigh, retain: Tensor, forget: Tensor) -> None:
+    """Which objective is called which makes no difference."""
+    one, size = _combination(weigh(retain, forget), retain, forget)
+    other, other_size = _combination(weigh(forget, retain), forget, retain)
+    moved = (one - other).norm().item()
+    assert moved <= ROUNDING * max(size, other_size), f"swapping the objectives moves the result by {moved:.3g}"
+
+
+def assert_scale_equivariant(weigh: Weigh, retain: Tensor, forget: Tensor, scale: float) -> None:
+    """Both gradients ``scale`` times as long make the combination ``scale`` times as long, in the same direction."""
+    _assert_scaled(weigh, retain, forget, scale, scale)
+
+
+def assert_scale_invariant(weigh: Weigh, retain: Tensor, forget: Tensor, scale: float) -> None:
+    """Both gradients ``scale`` times as long make the same combination."""
+    _assert_scaled(weigh, retain, forget, scale, 1.0)
+
+
+def assert_finite_at_zero(combine: Combine, gradient: Tensor) -> None:
+    """A gradient that vanishes, either or both, leaves no NaN and no infinity behind."""
+    zero = torch.zeros_like(gradient)
+    assert_finite(combine(*pair) for pair in ((zero, gradient), (gradient, zero), (zero, zero)))
+
+
+def assert_deterministic(combine: Combine, retain: Tensor, forget: Tensor) -> None:
+    """The same gradients give the same bits, again and again."""
+    first = combine(retain, forget)
+    for _ in range(3):
+        assert_same_bits([combine(retain, forget)], [first])
+
+
+def _combination(weights: tuple[float, float], retain: Tensor, forget: Tensor) -> tuple[Tensor, float]:
+    """The weighted sum, and the length of its two parts together."""
+    parts = weights[0] * retain, weights[1] * forget
+    return parts[0] + parts[1], sum(part.norm().item() for part in parts)
+
+
+def _assert_scaled(weigh: Weigh, retain: Tensor, forget: Tensor, scale: float, expected: float) -> None:
+    plain, size = _combination(weigh(retain, forget), retain, forget)
+    scaled, _ = _combination(weigh(scale * retain, scale * forget), scale * retain, scale * forget)
+    error = (scaled - expected * plain).norm().item()
+    assert error <= ROUNDING * expected * size, f"{scale:.3g} times the gradients: wrong by {error:.3g}"
 
 
 def _bits(tensor: Tensor) -> Tensor:

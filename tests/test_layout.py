@@ -198,10 +198,8 @@ def configured() -> set[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def tested() -> set[str]:
     """Every name that a unit test imports from the package."""
-    imports = [node for _, node in nodes(sorted((ROOT / "tests" / "unit").rglob("*.py")))]
-    imports = [
-        node for node in imports if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("erase.")
-    ]
+    every = [node for _, node in nodes(sorted((ROOT / "tests" / "unit").rglob("*.py")))]
+    imports = [node for node in every if isinstance(node, ast.ImportFrom) and str(node.module).startswith("erase.")]
     return {alias.name for node in imports for alias in node.names}
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from erase import embedded
@@ -61,7 +62,7 @@ class Exam:
 
     def sit(self, folder: Path, name: str) -> Scored:
         """Generates the pictures with the pipeline of a folder and has them judged."""
-        images = generate(load_pipeline(folder), self.shots, self.sampling, f"pictures of {name}")
+        images = generate(load_pipeline(folder).to(sampling_device()), self.shots, self.sampling, f"pictures of {name}")
         fits = self.judges.clip(images, [shot.prompt for shot in self.shots])
         seen = self.judges.classifier(images)
         judged = [Judged(c.concepts, s, f) for c, s, f in zip(self.captions, seen, fits, strict=True)]
@@ -76,9 +77,14 @@ class Exam:
                 "evaluation_seed": self.seed,
                 "seeds": [shot.seed for shot in self.shots],
             },
-            "sampling": asdict(self.sampling),
+            "sampling": asdict(self.sampling) | {"device": sampling_device()},
             "metrics": self.judges.identity,
         }
+
+
+def sampling_device() -> str:
+    """Where pictures are made: the first GPU, else the CPU; their noise is always drawn on the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def embedded_exam(copies: int, seed: int, sampling: SamplingSettings) -> Exam:

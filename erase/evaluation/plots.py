@@ -40,6 +40,8 @@ SETTINGS: Any = {
 SIZE = (5.6, 3.0)
 """Inches; the page scales it."""
 MAX_POINTS = 1500
+FEW = 20
+"""Fewer values than this are drawn as they are."""
 LOG_ABOVE = 30.0
 """An axis is logarithmic if its largest value is this many times its smallest."""
 
@@ -63,6 +65,8 @@ class Panel:
     curves: tuple[Curve, ...]
     zero: bool = False
     """Whether a line marks zero, above and below which the curve means opposite things."""
+    raw: bool = True
+    """Whether the values themselves are drawn behind their running mean."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class Plot:
     svg: str
 
 
+BLOCK_CURVES = tuple(
+    Curve(f"cosine/{stage}.{kind}", f"{stage}, {kind[:4]}.", color, dashes)
+    for stage, color in (("down", FORGET), ("mid", LUR), ("up", RETAIN))
+    for kind, dashes in (("attention", ()), ("convolution", (5, 2)))
+)
 PANELS = (
     Panel(
         "Losses",
@@ -84,6 +93,19 @@ PANELS = (
         "Cosine of the two gradients",
         "Below zero the objectives pull against each other; above zero a step serves both.",
         (Curve("cosine", "cosine", RETAIN),),
+        zero=True,
+    ),
+    Panel(
+        "Cosine by block",
+        "The same for each stage of the UNet that moved, its attention and its convolution: where the conflict is.",
+        BLOCK_CURVES,
+        zero=True,
+        raw=False,
+    ),
+    Panel(
+        "Inner product before and after an update",
+        "<g_f, g_r> of one step's batch, now and then: LUR works to raise it.",
+        (Curve("inner_before", "before", FORGET), Curve("inner_after", "after", RETAIN, (5, 2))),
         zero=True,
     ),
     Panel(
@@ -114,8 +136,8 @@ def series(log: StepLines, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def window(count: int) -> int:
-    """How many values the running mean of ``count`` values spans: a twentieth, at least five."""
-    return max(1, min(count, max(5, count // 20)))
+    """How many values the running mean of ``count`` values spans: a twentieth, at least five; of few, just one."""
+    return 1 if count < FEW else max(5, count // 20)
 
 
 def running_mean(values: np.ndarray, span: int) -> np.ndarray:
@@ -136,7 +158,7 @@ def _draw(panel: Panel, log: StepLines, prefix: str) -> Plot | None:
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
     for curve, (steps, values) in found.items():
-        _plot_curve(axes, curve, steps, values)
+        _plot_curve(axes, curve, steps, values, panel.raw)
     _finish(axes, panel, [values for _, values in found.values()])
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -144,9 +166,10 @@ def _draw(panel: Panel, log: StepLines, prefix: str) -> Plot | None:
     return Plot(panel.title, panel.note, inline(stream.getvalue(), prefix, panel.title, description))
 
 
-def _plot_curve(axes: Axes, curve: Curve, steps: np.ndarray, values: np.ndarray) -> None:
+def _plot_curve(axes: Axes, curve: Curve, steps: np.ndarray, values: np.ndarray, raw: bool) -> None:
     mean, stride = running_mean(values, window(len(values))), -(-len(values) // MAX_POINTS)
-    axes.plot(steps[::stride], values[::stride], color=curve.color, alpha=0.28, linewidth=0.8)
+    if raw:
+        axes.plot(steps[::stride], values[::stride], color=curve.color, alpha=0.28, linewidth=0.8)
     axes.plot(
         steps[::stride],
         mean[::stride],
@@ -166,7 +189,7 @@ def _finish(axes: Axes, panel: Panel, values: Sequence[np.ndarray]) -> None:
     if panel.zero:
         axes.axhline(0, color=INK, linewidth=0.8, alpha=0.6)
     if len(values) > 1:
-        axes.legend(frameon=False, ncols=len(values), loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        axes.legend(frameon=False, ncols=min(4, len(values)), loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     axes.grid(axis="y", alpha=0.15, linewidth=0.6)
     axes.tick_params(length=3, width=0.6)
     axes.margins(x=0.01)

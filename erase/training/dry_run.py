@@ -32,7 +32,8 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
             *shown,
             *([f"  ... and {len(trainable) - len(shown)} more"] if len(trainable) > len(shown) else []),
             f"steps: {run.max_train_steps}, each of {examples} + {examples} examples a process",
-            f"latents: {run.latents.forget} + {latents}, {run.latents.steps} steps each",
+            f"latents: {run.latents.forget} of targets + {run.latents.neutral} without them + {latents} to keep, "
+            f"{run.latents.steps} steps each",
             f"memory of weights, gradients and optimizer: {weight_memory(run, before, count) / GIB:.2f} GiB, "
             "activations not counted",
         ]

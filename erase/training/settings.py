@@ -43,8 +43,8 @@ class TrainingSettings:
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
     """lambda, factor on the forget loss"""
     probe_every: Annotated[int, Field(ge=0)] = 50
-    """steps between looks at <g_f, g_r> on the same batch before and after an update, at 4 gradient evaluations each,
-    which no count of the update's evaluations includes; 0: never"""
+    """steps between looks at <g_f, g_r> on the same batch before and after an update; 0: never. Each look takes 4
+    gradient evaluations: the count of those leaves them out, the count of model evaluations has them"""
     max_train_steps: Annotated[int, Field(ge=1)] = 150
     """optimizer steps"""
     train_batch_size: Annotated[int, Field(ge=1)] = 16

@@ -46,6 +46,7 @@ def gram_of(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
         for l_part, r_part in zip(left.reshape(-1).split(CHUNK), right.reshape(-1).split(CHUNK), strict=True):
             r, f = l_part.double(), r_part.double()
             total += torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
+            del r, f  # before the next pair is made
     return Gram(*total.tolist())
 
 
@@ -56,7 +57,7 @@ class GramRule:
     """
 
     def weights(self, gram: Gram) -> Weights:
-        """The two factors; finite for every finite Gram matrix."""
+        """The two factors; finite for every Gram matrix whose entries neither overflow nor underflow."""
         raise NotImplementedError
 
     @property

@@ -85,8 +85,8 @@ class LUR:
 
     @property
     def buffers(self) -> int:
-        """A copy of the parameters; `exact`: two gradients more, and a graph; a combination: a gradient more."""
-        return (3 if self.mode == "exact" else 1) + (not isinstance(self.combine, WeightedSum))
+        """A copy of the parameters, and with a combination a gradient; for `exact` two gradients and a graph more."""
+        return 4 if self.mode == "exact" else 1 + (not isinstance(self.combine, WeightedSum))
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
@@ -120,8 +120,8 @@ def chained(
 def exact(retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead) -> Diagnostics:
     """g_r + u - alpha H_r u, with H_r u by double backward (alpha held constant).
 
-    Needs losses that can be differentiated twice (attention by the math kernel) and the memory of a graph
-    of the gradient, a copy of the parameters and three gradients.
+    Needs losses that can be differentiated twice (attention by the math kernel). Memory: three gradients, a copy of
+    the parameters, and a graph of one gradient.
     """
     clear(parameters)
     with sdpa_kernel(SDPBackend.MATH):
@@ -141,13 +141,22 @@ def exact(retain: Objective, forget: Objective, parameters: Parameters, state: U
 def _hessian_vector_product(objective: Objective, parameters: Parameters) -> list[torch.Tensor]:
     """H v for v in ``.grad``, averaged over processes."""
     vector = gradients(parameters)
-    total = [torch.zeros_like(p) for p in parameters]
+    total: list[torch.Tensor] = []
     for loss in objective():
         slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-        inner = torch.stack([(s * v).sum() for s, v in zip(slopes, vector, strict=True)]).sum()
-        if inner.requires_grad:
-            products = torch.autograd.grad(inner, parameters, materialize_grads=True)
+        curved = [(s, v) for s, v in zip(slopes, vector, strict=True) if s.requires_grad]
+        del slopes
+        if not curved:
+            continue
+        outputs, along = zip(*curved, strict=True)
+        products = torch.autograd.grad(outputs, parameters, along, materialize_grads=True)
+        del outputs, curved, loss  # a graph of the gradient is as large as the gradient
+        if total:
             torch._foreach_add_(total, products)
+        else:
+            total = list(products)
+        del products
+    total = total or [torch.zeros_like(p) for p in parameters]
     average(total)
     return total
 

@@ -25,5 +25,5 @@ class MGDA(GramRule):
         distance = gram.retain + gram.forget - 2 * gram.inner
         if distance <= 0:
             return 0.5, 0.5
-        share = min(1.0, max(0.0, (gram.forget - gram.inner) / distance))
-        return share, 1 - share
+        retain, forget = (gram.forget - gram.inner) / distance, (gram.retain - gram.inner) / distance
+        return min(1.0, max(0.0, retain)), min(1.0, max(0.0, forget))

@@ -19,8 +19,9 @@ class Nash(GramRule):
     """MUNBa (Wu & Harandi, ICCV 2025): the bargaining solution, max of log <g_r, d> + log <g_f, d> in a ball.
 
     Its weights solve G w = 1 / w for the Gram matrix G: w_r = 1 / (|g_r| sqrt(1 + cos)), w_f likewise. Both gradients
-    count as directions alone, and the result always has the norm sqrt(2); norms from 1e-12 to 1e12 are the same to it,
-    as nothing is added to any denominator. A gradient that vanishes leaves the bargain. Non-conflicting.
+    count as directions alone, and the result has the norm sqrt(2), unless they oppose each other wholly; norms from
+    1e-12 to 1e12 are the same to it, as nothing is added to any denominator. A gradient that vanishes leaves the
+    bargain, and the other's direction is the result. Non-conflicting.
     """
 
     name: Literal["nash"] = "nash"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from types import ModuleType
@@ -35,9 +36,11 @@ class TorchJD(GramRule):
     """TorchJD (Quinton & Rey 2024, https://torchjd.org): its aggregator of the Jacobian with the rows g_r and g_f.
 
     One that needs the Gram matrix alone gets it, in float64, and takes the memory of a :class:`GramRule`; another gets
-    the whole Jacobian, and takes three gradients more. What is drawn at random follows from the run's seed and the
-    step. An aggregator that remembers past steps begins afresh at step 0, and a run with it cannot be resumed bit for
-    bit: no checkpoint holds its memory.
+    the whole Jacobian, and takes that of 5 (Mean) to 11 (ConFIG) gradients more. What is drawn at random follows from
+    the run's seed and the step. An aggregator that remembers past steps begins afresh at step 0, and a run with it
+    cannot be resumed bit for bit: no checkpoint holds its memory. Beware that TorchJD adds a small number to norms:
+    its UPGrad is the mean where squared norms are below 1e-4, and its CAGrad, MGDA and PCD stand still where one
+    gradient vanishes. The rules of the same names here do neither, but MGDA, which must.
     """
 
     name: Literal["torchjd"] = "torchjd"
@@ -57,34 +60,46 @@ class TorchJD(GramRule):
         known = aggregators()
         if self.aggregator not in known:
             raise ValueError(f"TorchJD has no aggregator {self.aggregator!r}; known: {', '.join(sorted(known))}")
-        given = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        kind = known[self.aggregator]
+        gramian = importlib.import_module("torchjd.aggregation").GramianWeightedAggregator
+        dtype = torch.float64 if issubclass(kind, gramian) else torch.float32
         try:
-            return known[self.aggregator](**given)
-        except (ImportError, TypeError, ValueError) as error:
+            given = {k: torch.tensor(v, dtype=dtype) if isinstance(v, list) else v for k, v in self.options.items()}
+            made = kind(**given)
+            with torch.random.fork_rng(devices=[]):
+                made(torch.eye(2, dtype=dtype))  # two objectives: some need more, or options for two
+            if hasattr(made, "reset"):
+                made.reset()
+            return made
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"TorchJD's {self.aggregator} cannot be made with options {self.options}: {error}"
             ) from None
 
     @property
     def buffers(self) -> int:
-        """The other gradient; where the Gram matrix is not enough, the Jacobian, its rows and the result."""
-        return 1 if hasattr(self.module, "gramian_weighting") else 6
+        """The other gradient; where the Gram matrix is not enough, at most what ConFIG takes."""
+        return 1 if hasattr(self.module, "gramian_weighting") else 11
 
     @torch.no_grad()
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor], state: UpdateState) -> None:
         """Puts the aggregation in place of ``forget``."""
         if state.step == 0 and hasattr(self.module, "reset"):
             self.module.reset()
-        with torch.random.fork_rng(devices=[]):
+        gram = gram_of(retain, forget)
+        size = gram.retain + gram.forget
+        if size == 0 or not math.isfinite(size):  # solvers raise; the loop says what is not finite
+            for r, f in zip(retain, forget, strict=True):
+                f.add_(r)
+            return
+        with torch.random.fork_rng(devices=sorted({f.device.index for f in forget if f.is_cuda})):
             torch.manual_seed(derive(state.seed, "aggregator", state.step))
             if hasattr(self.module, "gramian_weighting"):
-                gram = gram_of(retain, forget)
                 matrix = torch.tensor([[gram.retain, gram.inner], [gram.inner, gram.forget]], dtype=torch.float64)
                 w_retain, w_forget = self.module.gramian_weighting(matrix).tolist()
                 for r, f in zip(retain, forget, strict=True):
                     f.mul_(w_forget).add_(r, alpha=w_retain)
                 return
-            rows = [torch.cat([g.reshape(-1) for g in side]) for side in (retain, forget)]
-            whole = self.module(torch.stack(rows))
+            whole = self.module(torch.stack([torch.cat([g.reshape(-1) for g in side]) for side in (retain, forget)]))
         for f, part in zip(forget, whole.split([f.numel() for f in forget]), strict=True):
             f.copy_(part.view_as(f))

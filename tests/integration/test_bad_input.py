@@ -23,7 +23,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "a number out of range": ("--max_train_steps 0", ["max_train_steps", "found 0", "greater than or equal to 1"]),
     "a number that is none": ("--learning_rate nan", ["learning_rate", "nan", "finite"]),
     "a negative seed": ("--seed -1", ["seed", "found -1", "greater than or equal to 0"]),
-    "an unknown update": ("--update.name nash", ["update.name", "'nash'", "lur", "weighted_sum"]),
+    "an unknown update": ("--update.name magic", ["update.name", "'magic'", "lur", "weighted_sum", "nash"]),
     "an unknown mode": ("--update.mode fast", ["update.mode", "'fast'", "chained", "alternating"]),
     "an unknown alpha": ("--update.alpha.name big", ["update.alpha.name", "'big'", "absolute", "correction"]),
     "unknown parameters": ("--parameters.name head", ["parameters.name", "'head'", "cross_attention_kv", "lora"]),

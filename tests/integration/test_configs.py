@@ -75,7 +75,7 @@ def test_its_plan_can_be_made(file: Path) -> None:
 @pytest.mark.slow
 @each
 def test_it_trains_the_embedded_model(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"latents.forget": 2, "latents.neutral": 2, "latents.retain": 2, "latents.steps": 1}
+    few: dict[str, object] = {"latents.forget": 2, "latents.neutral": 2, "latents.retain": 2, "latents.steps": 1}
     few |= {"latents.cache_dir": tmp_path / "cache", "train_batch_size": 2, "max_train_steps": 2}
     few |= {"lr_warmup_steps": 0, "output_dir": tmp_path / "run"}
     if "denoising" in file.stem:

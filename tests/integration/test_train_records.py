@@ -109,5 +109,5 @@ def test_a_dry_run_writes_nothing_and_prints_counts(
     assert next(iter(sorted(chosen))) in printed
     assert "star: 42 prompts" in printed
     assert "steps: 4, each of 2 + 2 examples a process" in printed
-    assert "latents: 4 + 6, 2 steps each" in printed
+    assert "latents: 4 of targets + 0 without them + 6 to keep, 2 steps each" in printed
     assert "memory" in printed

@@ -24,7 +24,7 @@ from erase.gradients import (
     world_size,
 )
 from tests.properties import assert_parameters_restored, assert_same_bits
-from tests.unit.updates import two_processes
+from tests.unit.updates import many_processes
 from tests.unit.updates.problems import Network, flat_gradient, summed
 
 ANY_FLOAT = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
@@ -40,7 +40,7 @@ def with_gradient(*tensors: torch.Tensor) -> list[nn.Parameter]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
-    return two_processes.run(tmp_path_factory.mktemp("two_processes"))
+    return many_processes.run(tmp_path_factory.mktemp("two_processes"), 2)
 
 
 def test_gather_sums_the_micro_batches() -> None:
@@ -186,7 +186,7 @@ def test_one_process_has_nothing_to_average() -> None:
 
 @pytest.mark.parametrize("way", ["averaged", "bucketed"])
 def test_two_processes_average_tensors_of_any_shape_and_type(reports: Reports, way: str) -> None:
-    pairs = zip(two_processes.tensors(0, 7), two_processes.tensors(1, 7), strict=True)
+    pairs = zip(many_processes.tensors(0, 7), many_processes.tensors(1, 7), strict=True)
     expected = [((a.double() + b.double()) / 2).to(a.dtype) for a, b in pairs]
     for report in reports:
         assert_same_bits(report[way], expected)
@@ -203,14 +203,3 @@ def test_all_reduce_calls_do_not_grow_with_the_number_of_tensors(reports: Report
 def test_a_shared_gradient_stays_under_the_averaged_sum(reports: Reports) -> None:
     for report in reports:
         assert report["on_top"] == [101.5, 201.5]  # (100, 200) + (1 + 2) / 2
-
-
-@pytest.mark.parametrize("name", two_processes.RULES)
-def test_two_processes_with_half_a_batch_each_equal_one_with_the_whole(reports: Reports, name: str) -> None:
-    rule, step = two_processes.RULES[name]
-    problem = Network().problem()
-    whole = two_processes.averages(problem.run(rule, step))
-    for report in reports:
-        torch.testing.assert_close(report["gradients"][name], flat_gradient(problem.parameters), rtol=0, atol=1e-14)
-        assert report["diagnostics"][name] == pytest.approx(whole, rel=1e-6)
-    assert torch.equal(reports[0]["gradients"][name], reports[1]["gradients"][name])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from erase.diffusion.losses.anchor_redirection import AnchorRedirection
 from erase.diffusion.losses.denoising import Denoising
+from erase.diffusion.losses.gradient_ascent import GradientAscent
 from erase.diffusion.losses.negative_guidance import NegativeGuidance
 from erase.diffusion.losses.teacher_distillation import TeacherDistillation
 
-ForgetLoss = NegativeGuidance | AnchorRedirection
+ForgetLoss = NegativeGuidance | AnchorRedirection | GradientAscent
 RetainLoss = TeacherDistillation | Denoising
 FORGET_LOSSES: dict[str, type[ForgetLoss]] = {
     "negative_guidance": NegativeGuidance,
     "anchor_redirection": AnchorRedirection,
+    "gradient_ascent": GradientAscent,
 }
 RETAIN_LOSSES: dict[str, type[RetainLoss]] = {
     "teacher_distillation": TeacherDistillation,
@@ -24,6 +26,7 @@ __all__ = [
     "AnchorRedirection",
     "Denoising",
     "ForgetLoss",
+    "GradientAscent",
     "NegativeGuidance",
     "RetainLoss",
     "TeacherDistillation",

@@ -34,8 +34,8 @@ def test_running_mean_of_known_values() -> None:
     assert running_mean(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
 
 
-@pytest.mark.parametrize(("count", "span"), [(1, 1), (3, 3), (60, 5), (1000, 50)])
-def test_window_is_a_twentieth_but_five_at_least(count: int, span: int) -> None:
+@pytest.mark.parametrize(("count", "span"), [(1, 1), (19, 1), (20, 5), (60, 5), (1000, 50)])
+def test_window_is_a_twentieth_but_five_at_least_and_of_few_just_one(count: int, span: int) -> None:
     assert window(count) == span
 
 

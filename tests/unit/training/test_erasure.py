@@ -136,7 +136,7 @@ def test_a_dry_run_says_what_would_move_and_writes_nothing(tmp_path: Path, model
     assert "(64,796 parameters in the UNet)" in report
     assert "forget: star: 42 prompts, such as 'a red star in flat style'" in report
     assert "steps: 4, each of 6 + 6 examples a process" in report
-    assert "latents: 4 + 6, 2 steps each" in report
+    assert "latents: 4 of targets + 0 without them + 6 to keep, 2 steps each" in report
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 

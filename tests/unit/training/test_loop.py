@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from erase.diffusion.losses import NegativeGuidance, TeacherDistillation
-from erase.diffusion.task import ErasureTask
 from erase.errors import UserError
-from erase.parameters import CrossAttentionKV
-from erase.protocols import Objective, Shard
 from erase.training.interruption import Interrupted
-from erase.training.loop import TrainingRun
-from erase.training.settings import TrainingSettings
 from erase.training.step_log import read_log
-from erase.updates import LUR, WeightedSum
+from erase.updates import LUR, AlternatingSteps, PCGrad, WeightedSum
 from tests.properties import assert_same_bits
-from tests.tiny import tiny_pipeline
-from tests.unit.diffusion.material import circle_examples, star_examples, states_of
+from tests.unit.training.runs import make_run, weights
 
 FACTS = {
     "step",
@@ -38,22 +30,13 @@ FACTS = {
     "alpha",
     "correction",
     "learning_rate",
+    "conflict_share",
+    "inner_before",
+    "inner_after",
+    "cosine/down.attention",
+    "cosine/mid.attention",
+    "cosine/up.attention",
 }
-
-
-class WatchedTask(ErasureTask):
-    """The real task; ``before`` is called with each step's number, as a user's signal might come."""
-
-    def __init__(self, **given: Any) -> None:
-        pipeline = tiny_pipeline()
-        pipeline.unet.eval()
-        losses, pools = (NegativeGuidance(), TeacherDistillation()), (star_examples(), circle_examples())
-        super().__init__(pipeline, CrossAttentionKV(), losses, pools, states_of(pipeline), **given)
-        self.before: Callable[[int], object] = lambda _: None
-
-    def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
-        self.before(step)
-        return super().objectives(step, shard)
 
 
 @pytest.fixture(autouse=True)
@@ -62,24 +45,6 @@ def restored_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-class WatchedRun(TrainingRun):
-    """The real loop over the watched task."""
-
-    task: WatchedTask
-
-
-def make_run(folder: Path, **given: Any) -> WatchedRun:
-    folder.mkdir(exist_ok=True)
-    common: dict[str, Any] = {"max_train_steps": 4, "train_batch_size": 2, "learning_rate": 1e-2}
-    settings = TrainingSettings(**(common | {"output_dir": folder, "checkpointing_steps": 2} | given))
-    task = WatchedTask(forget_weight=settings.forget_weight, seed=settings.seed)
-    return WatchedRun(task, settings, Accelerator(), {"config": {"seed": settings.seed}})
-
-
-def weights(run: WatchedRun) -> list[Tensor]:
-    return [p.detach().clone() for p in run.parameters]
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -119,16 +84,18 @@ def test_a_run_is_repeatable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "update", [LUR(), LUR(mode="alternating"), WeightedSum()], ids=["chained", "alternating", "sum"]
+    "update",
+    [LUR(), LUR(mode="alternating"), LUR(combine=PCGrad()), WeightedSum(), AlternatingSteps()],
+    ids=["chained", "alternating", "combined", "sum", "steps"],
 )
 def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, update: Any) -> None:
-    whole = make_run(tmp_path / "whole", update=update)
+    whole = make_run(tmp_path / "whole", update=update, probe_every=3)
     cost = whole.train()
-    stopped = make_run(tmp_path / "stopped", update=update)
+    stopped = make_run(tmp_path / "stopped", update=update, probe_every=3)
     stopped.task.before = lambda step: signal.raise_signal(signal.SIGTERM) if step == 1 else None
     with pytest.raises(Interrupted):
         stopped.train()
-    resumed = make_run(tmp_path / "stopped", update=update, resume_from_checkpoint="latest")
+    resumed = make_run(tmp_path / "stopped", update=update, probe_every=3, resume_from_checkpoint="latest")
     resumed.resume()
     assert resumed.state.step == 2
     assert replace(resumed.train(), seconds=cost.seconds) == cost, "both parts count"

@@ -18,6 +18,21 @@ ROWS, INPUTS, HIDDEN, CLASSES = 12, 3, 4, 3
 HEADS = next(step for step in range(2, 99) if coin(UpdateState(step=step)))
 TAILS = next(step for step in range(2, 99) if not coin(UpdateState(step=step)))
 """Steps of seed 0 at which `alternating` takes the retain step first, and the forget step first."""
+EVALUATIONS = {"chained": 3, "exact": 3, "alternating": 2, "first_order": 2}
+BRANCHES = [
+    ("chained", HEADS),
+    ("exact", HEADS),
+    ("first_order", HEADS),
+    ("alternating", HEADS),
+    ("alternating", TAILS),
+]
+"""LUR's modes, each with a step to try it at; `alternating` has two ways to go."""
+FAILURES = [(mode, step, nth) for mode, step in BRANCHES for nth in range(1, EVALUATIONS[mode] + 1)]
+"""Each evaluation of each branch, by mode, step and number."""
+
+
+class BrokenError(Exception):
+    """A loss that fails."""
 
 
 @dataclass
@@ -125,3 +140,22 @@ class Network:
         taught = self.outputs(flat(parameters).detach(), self.seen)
         retain = summed(parameters, lambda theta: mse_loss(self.outputs(theta, self.seen), taught))
         return Problem(parameters, retain, summed(parameters, self.forget))
+
+
+def break_at(problem: Problem, nth: int) -> None:
+    """The nth evaluation, of either objective, raises after its first micro-batch."""
+    begun = 0
+
+    def breaking(inner: Objective) -> Objective:
+        def objective() -> Iterator[Tensor]:
+            nonlocal begun
+            begun += 1
+            last = begun == nth
+            for loss in inner():
+                yield loss
+                if last:
+                    raise BrokenError
+
+        return objective
+
+    problem.retain, problem.forget = breaking(problem.retain), breaking(problem.forget)

@@ -147,7 +147,7 @@ def test_the_controller_follows_a_problem_that_changes_under_it() -> None:
 def test_no_step_moves_further_than_the_largest_displacement(limit: float) -> None:
     rule = LUR(alpha=CorrectionAlpha(ratio=1.0, max_displacement=limit))
     seen, _ = simulate(rule, steep(), 30)
-    shares = [(d.alpha or 0.0) * max(d.retain_norm, d.forget_norm) / 5 for d in seen]
+    shares = [(d.alpha or 0.0) * max(d.retain_norm or 0.0, d.forget_norm or 0.0) / 5 for d in seen]
     assert max(shares) == pytest.approx(limit, rel=1e-5)  # the limit binds, and holds
     assert seen[-1].correction is not None
     assert seen[-1].correction < 1.0

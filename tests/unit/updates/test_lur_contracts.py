@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from erase.protocols import Objective, UpdateState
+from erase.protocols import UpdateState
 from erase.randomness import derive
 from erase.updates import LUR, WeightedSum
 from erase.updates.alpha import AbsoluteAlpha, Alpha, CorrectionAlpha, DisplacementAlpha
 from erase.updates.lur import coin
 from tests.properties import assert_finite, assert_parameters_restored
-from tests.unit.updates.problems import HEADS, TAILS, Network, Problem, bowls, flat_gradient, summed
+from tests.unit.updates.problems import (
+    BRANCHES,
+    FAILURES,
+    BrokenError,
+    Network,
+    Problem,
+    bowls,
+    break_at,
+    flat_gradient,
+    summed,
+)
 
 ALPHAS: list[Alpha] = [AbsoluteAlpha(value=0.1), DisplacementAlpha(ratio=0.01), CorrectionAlpha()]
 MODES = ["chained", "exact", "alternating", "first_order"]
-EVALUATIONS = {"chained": 3, "exact": 3, "alternating": 2, "first_order": 2}
-BRANCHES = [
-    ("chained", HEADS),
-    ("exact", HEADS),
-    ("first_order", HEADS),
-    ("alternating", HEADS),
-    ("alternating", TAILS),
-]
-FAILURES = [(mode, step, nth) for mode, step in BRANCHES for nth in range(1, EVALUATIONS[mode] + 1)]
-
-
-class BrokenError(Exception):
-    """A loss that fails."""
 
 
 def lur(mode: Any, alpha: Alpha | None = None, measure_every: int = 0) -> LUR:
     return LUR(mode=mode, alpha=alpha or AbsoluteAlpha(value=0.1), measure_every=measure_every)
-
-
-def break_at(problem: Problem, nth: int) -> None:
-    """The nth evaluation, of either objective, raises after its first micro-batch."""
-    begun = 0
-
-    def breaking(inner: Objective) -> Objective:
-        def objective() -> Iterator[Tensor]:
-            nonlocal begun
-            begun += 1
-            last = begun == nth
-            for loss in inner():
-                yield loss
-                if last:
-                    raise BrokenError
-
-        return objective
-
-    problem.retain, problem.forget = breaking(problem.retain), breaking(problem.forget)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -54,7 +54,8 @@ def test_the_state_learns_the_norms_and_counts_the_step() -> None:
     problem, state = bowls(), UpdateState()
     for _ in range(2):
         seen = WeightedSum()(problem.retain, problem.forget, problem.parameters, state)
-    assert state == UpdateState(step=2, retain_norm=seen.retain_norm, forget_norm=seen.forget_norm)
+    assert (state.step, state.conflicts) == (2, 0)
+    assert (state.retain_norm, state.forget_norm) == (seen.retain_norm, seen.forget_norm)
     assert flat_gradient(problem.parameters).tolist() == [-1.0, 6.0]  # not twice that
 
 

@@ -1,0 +1,149 @@
+"""Erasures of the embedded model for a study: each judged on every full caption, stored, and made only once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from erase import embedded
+from erase.config import build, dump, load
+from erase.errors import UserError
+from erase.evaluation.comparison import Exam, Scored, compare, embedded_exam
+from erase.generation.sampling import SamplingSettings
+from erase.parameters import LoRA
+from erase.provenance import describe_environment, hash_folder, write_json
+from erase.training.erasure import ErasureRun, erase_concepts
+from erase.training.step_log import read_log
+
+PLACES = ("output_dir", "overwrite", "logging_dir")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One erasure: the shipped configuration with overrides, and the seed of the pictures that judge it."""
+
+    name: str
+    """Names its file."""
+    target: str
+    seed: int
+    evaluation_seed: int
+    overrides: tuple[str, ...] = ()
+    labels: tuple[tuple[str, Any], ...] = ()
+    """What a table groups it by."""
+
+    def run(self, folder: Path) -> ErasureRun:
+        """Its settings, with the model going to ``folder``."""
+        own = [f"targets.0.concept={self.target}", f"seed={self.seed}", f"output_dir={folder}", "overwrite=true"]
+        return load(ErasureRun, embedded.DEFAULT_CONFIG, [*own, *self.overrides])
+
+
+@cache
+def exam_of(evaluation_seed: int) -> tuple[Exam, Scored]:
+    """The exam of a seed, and the base's pictures in it."""
+    exam = embedded_exam(1, evaluation_seed, SamplingSettings())
+    return exam, exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
+
+
+class TrialStore:
+    """A folder with one JSON for each finished trial; models lie in ``scratch`` while they are judged."""
+
+    def __init__(self, folder: Path, scratch: Path, keep_models: bool = False) -> None:
+        self.folder, self.scratch, self.keep_models = folder, scratch, keep_models
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """What is there, by the trials' names."""
+        return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.folder.glob("*.json"))}
+
+    def has(self, trial: Trial) -> bool:
+        """Whether the trial's result is there, of the same settings, weights and exam."""
+        file = self.folder / f"{trial.name}.json"
+        if not file.exists():
+            return False
+        found = json.loads(file.read_text(encoding="utf-8"))
+        same = settings_of(build(ErasureRun, found["config"])) == settings_of(trial.run(self.scratch / trial.name))
+        seed = found["prompts"]["evaluation_seed"]
+        return same and found["base"]["hash"] == base_hash() and seed == trial.evaluation_seed
+
+    def make(self, trials: Iterable[Trial]) -> None:
+        """Makes what is missing; several processes may do so at a time, each trial being one's alone."""
+        for trial in trials:
+            with self._claim(trial) as mine:
+                if mine and not self.has(trial):
+                    print(trial.name, flush=True)
+                    self._make(trial)
+
+    def _make(self, trial: Trial) -> None:
+        folder = self.scratch / trial.name
+        run = trial.run(folder)
+        tree = {key: value for key, value in dump(run).items() if key not in PLACES}
+        made = {
+            "seed": trial.seed,
+            **dict(trial.labels),
+            **outcome(trial, run),
+            "config": tree | {"output_dir": "runs/trial"},
+            "environment": describe_environment(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / f"{trial.name}.json", made)
+        if not self.keep_models:
+            shutil.rmtree(folder)
+
+    @contextmanager
+    def _claim(self, trial: Trial) -> Iterator[bool]:
+        """Whether no other process has the trial; the claim ends with the process at the latest."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with (self.scratch / f"{trial.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def outcome(trial: Trial, run: ErasureRun) -> dict[str, Any]:
+    """Trains and judges; a run whose loss was not finite has no model, and so ``diverged`` in place of its scores."""
+    exam, base = exam_of(trial.evaluation_seed)
+    try:
+        counts = erase_concepts(run)
+    except UserError as error:
+        if "not finite" not in str(error):
+            raise
+        results = compare(exam, base, base, trial.target) | {"erased": None, "diverged": error.problems[0]}
+    else:
+        model = run.output_dir / "merged" if isinstance(run.parameters, LoRA) else run.output_dir
+        results = compare(exam, base, exam.sit(model, trial.name), trial.target)
+        results |= {"counts": vars(counts), "gradients": course(read_log(run.output_dir))}
+    results["prompts"].pop("seeds")  # they follow from the evaluation seed
+    return results
+
+
+def settings_of(run: ErasureRun) -> dict[str, Any]:
+    """All that shapes the result: every setting but where things are written."""
+    tree = {key: value for key, value in dump(run).items() if key not in PLACES}
+    tree["latents"] = {key: value for key, value in tree["latents"].items() if key != "cache_dir"}
+    return tree
+
+
+@cache
+def base_hash() -> str:
+    """Of the embedded pipeline."""
+    return hash_folder(embedded.WEIGHTS / "pipeline")
+
+
+def course(log: list[dict[str, Any]]) -> dict[str, float | None]:
+    """How the gradients lay to each other: the cosine's mean over the run and over its last tenth, and conflicts."""
+    cosines = [line["cosine"] for line in log if line["cosine"] is not None]
+    last = cosines[-max(1, len(cosines) // 10) :]
+    return {
+        "mean_cosine": sum(cosines) / len(cosines) if cosines else None,
+        "final_cosine": sum(last) / len(last) if last else None,
+        "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
+    }

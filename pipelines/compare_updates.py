@@ -1,0 +1,161 @@
+"""Every update rule under the same losses and the same budget of gradient evaluations, each tuned alike.
+
+    python pipelines/compare_updates.py --output runs/compare --stage tune     # learning rate, weight and alpha of each
+    python pipelines/compare_updates.py --output runs/compare --stage compare  # 3 targets x 3 seeds, as tuned
+    python pipelines/compare_updates.py --output runs/compare --stage weights  # forget weights over two orders
+    python pipelines/compare_updates.py --output runs/compare --stage render   # the tables and plots of what is there
+
+--losses, --parameters and --rules choose a part; results accumulate in ``pipelines/results/compare_updates/``. A run is
+1 to 4 minutes on a CPU core. Several may run at a time and share the work; one for each core is fastest, each with
+OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and the same grid for every rule; the
+best of a grid has the largest harmonic mean of UA, IRA and CRA on kept prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import compare_updates_figures as figures
+
+from erase.command_line import quieten
+from erase.errors import UserError
+from erase.evaluation.trials import Trial, TrialStore
+
+BUDGET = 360
+"""Gradient evaluations of a run."""
+TARGETS = ("star", "circle", "dotted")
+"""circle is the hard one: ring and moon are its neighbours, and kept."""
+SEEDS = (0, 1, 2)
+EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
+TUNING_TARGET = "circle"
+STORE = Path(__file__).parent / "results" / "compare_updates"
+RULES: dict[str, tuple[int, str]] = {
+    "weighted_sum": (2, "{name: weighted_sum}"),
+    "lur": (3, "{name: lur, mode: chained}"),
+    "lur_alternating": (2, "{name: lur, mode: alternating}"),
+    "lur_pcgrad": (3, "{name: lur, mode: chained, combine: pcgrad}"),
+    "pcgrad": (2, "{name: pcgrad}"),
+    "upgrad": (2, "{name: upgrad}"),
+    "mgda": (2, "{name: mgda}"),
+    "cagrad": (2, "{name: cagrad}"),
+    "nash": (2, "{name: nash}"),
+    "gradient_projection": (2, "{name: gradient_projection}"),
+    "alternating_steps": (1, "{name: alternating_steps}"),
+}
+"""Gradient evaluations of a step, and the rule."""
+LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "negative_guidance": ("{name: negative_guidance, eta: 7.0, eta_absent: 1.2}", (0.15, 0.5, 1.5)),
+    "anchor_redirection": ("{name: anchor_redirection}", (0.3, 1.0, 3.0)),
+    "gradient_ascent": ("{name: gradient_ascent}", (0.003, 0.01, 0.03)),
+}
+"""The forget loss, and the forget weights of its grid."""
+ANCHORS = {"star": "circle", "circle": "square", "dotted": "flat"}
+PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "full": ("{name: full}", (1e-4, 2e-4, 4e-4)),
+    "cross_attention": ("{name: cross_attention}", (5e-4, 1e-3, 2e-3)),
+    "lora": ("{name: lora, rank: 8, alpha: 8}", (5e-4, 1e-3, 2e-3)),
+}
+"""The selection, and the learning rates of its grid."""
+RATIOS = (0.1, 0.3)
+"""Of LUR's correction, in its grid."""
+
+
+def overrides(rule: str, loss: str, parameters: str, target: str, setting: dict[str, float]) -> tuple[str, ...]:
+    """One cell of the comparison; the steps are what the budget allows."""
+    evaluations, update = RULES[rule]
+    changes = [
+        f"update={update}",
+        f"forget_loss={LOSSES[loss][0]}",
+        f"parameters={PARAMETERS[parameters][0]}",
+        f"max_train_steps={BUDGET // evaluations}",
+        f"learning_rate={setting['learning_rate']}",
+        f"forget_weight={setting['forget_weight']}",
+        "checkpointing_steps=100000",
+        "probe_every=0",
+        "save_merged=" + str(parameters == "lora").lower(),
+    ]
+    if "ratio" in setting:
+        changes.append(f"update.alpha={{name: correction, ratio: {setting['ratio']}}}")
+    if loss == "anchor_redirection":
+        changes.append(f"targets.0.anchor={ANCHORS[target]}")
+    return tuple(changes)
+
+
+def grid(rule: str, loss: str, parameters: str) -> Iterator[dict[str, float]]:
+    """The settings that a rule is tuned over: the same for all, and two alphas where it has one."""
+    for rate, weight in itertools.product(PARAMETERS[parameters][1], LOSSES[loss][1]):
+        setting = {"learning_rate": rate, "forget_weight": weight}
+        yield from ({**setting, "ratio": ratio} for ratio in RATIOS) if rule.startswith("lur") else (setting,)
+
+
+def labelled(stage: str, cell: tuple[str, str, str], target: str, seed: int, setting: dict[str, float]) -> Trial:
+    """A trial, named by all that tells it from the others."""
+    loss, parameters, rule = cell
+    tuning = stage != "compare"
+    first, evaluation = (TUNING_SEED, TUNING_EVALUATION_SEED) if tuning else (0, EVALUATION_SEED)
+    numbers = "-".join(f"{value:g}" for value in setting.values())
+    name = f"{loss}-{parameters}-{rule}-{target}-{seed}-{numbers}"
+    labels = {"loss": loss, "parameters": parameters, "rule": rule, "setting": setting}
+    changes = overrides(rule, loss, parameters, target, setting)
+    return Trial(name, target, first + seed, evaluation + seed, changes, tuple(labels.items()))
+
+
+def tuned(results: Iterable[dict[str, Any]], cell: tuple[str, str, str]) -> dict[str, float]:
+    """The best setting of a cell's grid."""
+    of = [r for r in results if (r["loss"], r["parameters"], r["rule"]) == cell]
+    if len(of) < len(list(grid(cell[2], cell[0], cell[1]))):
+        raise UserError(f"compare_updates: {', '.join(cell)} is not tuned yet; run --stage tune with the same choices")
+    best: dict[str, float] = max(of, key=merit)["setting"]
+    return best
+
+
+def merit(result: dict[str, Any]) -> float:
+    """The harmonic mean of UA, IRA and CRA on kept prompts, 0 to 1; 0 for a run that diverged."""
+    if result["erased"] is None:
+        return 0.0
+    scores = result["erased"]["scores"]
+    return statistics.harmonic_mean([scores[name] for name in ("UA", "IRA", "CRA_kept")])
+
+
+def trials(stage: str, cells: list[tuple[str, str, str]]) -> Iterator[Trial]:
+    """What a stage is made of."""
+    done = list(TrialStore(STORE / "tune", STORE).results().values())
+    for cell in cells:
+        loss, parameters, rule = cell
+        if stage == "tune":
+            yield from (labelled(stage, cell, TUNING_TARGET, 0, setting) for setting in grid(rule, loss, parameters))
+        elif stage == "compare":
+            setting = tuned(done, cell)
+            yield from (labelled(stage, cell, t, s, setting) for s, t in itertools.product(SEEDS, TARGETS))
+        else:
+            setting, middle = tuned(done, cell), LOSSES[loss][1][1]
+            for factor in (0.1, 0.3, 1.0, 3.0, 10.0):
+                changed = setting | {"forget_weight": round(middle * factor, 6)}
+                yield from (labelled(stage, cell, TUNING_TARGET, seed, changed) for seed in (1, 2))
+
+
+def main() -> None:
+    """Makes what is missing of a stage, or renders what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the models while they are judged")
+    parser.add_argument("--stage", choices=("tune", "compare", "weights", "render"), required=True)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    parser.add_argument("--parameters", nargs="+", choices=PARAMETERS, default=list(PARAMETERS))
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    given = parser.parse_args()
+    if given.stage == "render":
+        found = {stage: list(TrialStore(STORE / stage, STORE).results().values()) for stage in ("compare", "weights")}
+        figures.write(found["compare"], found["weights"], STORE.parent)
+        return
+    quieten()
+    cells = list(itertools.product(given.losses, given.parameters, given.rules))
+    TrialStore(STORE / given.stage, given.output / given.stage).make(trials(given.stage, cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What compare_updates.py makes of its results: tables in Markdown, and plots."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from erase.provenance import write_text
+
+Results = Sequence[dict[str, Any]]
+COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased", "none_erased": "none"}
+
+
+def write(compared: Results, weighed: Results, folder: Path) -> None:
+    """``compare_updates.md``, its Pareto plot, and the plot over forget weights."""
+    write_text(folder / "compare_updates.md", table(compared))
+    if compared:
+        pareto(compared, folder / "compare_updates.svg")
+    if weighed:
+        weights(weighed, folder / "compare_updates_weights.svg")
+
+
+def panels_of(results: Results) -> list[tuple[str, str]]:
+    """The pairs of loss and parameters that there are results for."""
+    return list(dict.fromkeys((r["loss"], r["parameters"]) for r in results))
+
+
+def by_rule(results: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The results of each rule."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(result["rule"], []).append(result)
+    return groups
+
+
+def scores(results: Results, name: str) -> list[float]:
+    """A score of each run, in per cent; a run that diverged has none."""
+    return [100 * r["erased"]["scores"][name] for r in results if r["erased"]]
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """``98.3 ± 0.4``; a dash where nothing was measured."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def table(results: Results) -> str:
+    """A table for each loss and selection; a row for each rule: mean and standard deviation over targets and seeds."""
+    lines = []
+    for loss, parameters in panels_of(results):
+        of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
+        lines += [
+            f"### {loss}, {parameters}",
+            "",
+            f"| rule | runs | {' | '.join(COLUMNS.values())} | final cosine | tuned |",
+        ]
+        lines.append("|---|---|" + "---|" * (len(COLUMNS) + 2))
+        for rule, group in by_rule(of).items():
+            cells = [spread(scores(group, name)) for name in COLUMNS]
+            cosines = [c for r in group if r["erased"] and (c := r["gradients"]["final_cosine"]) is not None]
+            lost = sum(r["erased"] is None for r in group)
+            runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
+            setting = ", ".join(f"{key} {value:g}" for key, value in group[0]["setting"].items())
+            lines.append(f"| {rule} | {runs} | {' | '.join(cells)} | {spread(cosines, 2)} | {setting} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def keeping(result: dict[str, Any]) -> float:
+    """The mean of IRA and CRA on kept prompts, in per cent."""
+    return 50 * (result["erased"]["scores"]["IRA"] + result["erased"]["scores"]["CRA_kept"])
+
+
+def pareto(results: Results, file: Path) -> None:
+    """Keeping against forgetting, a point for each rule with bars of a standard deviation."""
+    panels = panels_of(results)
+    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        of = [r for r in results if (r["loss"], r["parameters"]) == panel and r["erased"]]
+        for rule, group in by_rule(of).items():
+            forgotten, kept = scores(group, "UA"), [keeping(r) for r in group]
+            bars = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (forgotten, kept)]
+            mean = statistics.mean(forgotten), statistics.mean(kept)
+            axes.errorbar(*mean, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=rule)
+        axes.set_title(", ".join(panel), fontsize=9)
+        axes.set_xlabel("forgotten: UA, %")
+        axes.set_ylabel("kept: mean of IRA and CRA, %")
+        axes.grid(alpha=0.2)
+    axes.legend(frameon=False, fontsize=7)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def weights(results: Results, file: Path) -> None:
+    """UA and what is kept against the forget weight, for each rule: how wide the range is that works."""
+    panels = panels_of(results)
+    figure = Figure(figsize=(4.2 * len(panels), 6), layout="constrained")
+    grid = figure.subplots(2, len(panels), squeeze=False, sharex="col")
+    for column, panel in enumerate(panels):
+        of = [r for r in results if (r["loss"], r["parameters"]) == panel and r["erased"]]
+        for rule, group in by_rule(of).items():
+            at = sorted({r["setting"]["forget_weight"] for r in group})
+            runs = [[r for r in group if r["setting"]["forget_weight"] == weight] for weight in at]
+            grid[0][column].plot(at, [statistics.mean(scores(r, "UA")) for r in runs], marker="o", label=rule)
+            grid[1][column].plot(at, [statistics.mean(map(keeping, r)) for r in runs], marker="o", label=rule)
+        grid[0][column].set_title(", ".join(panel), fontsize=9)
+        grid[1][column].set_xlabel("forget weight")
+        grid[1][column].set_xscale("log")
+    grid[0][0].set_ylabel("forgotten: UA, %")
+    grid[1][0].set_ylabel("kept: mean of IRA and CRA, %")
+    grid[0][-1].legend(frameon=False, fontsize=7)
+    figure.savefig(file, metadata={"Date": None})

@@ -1,0 +1,80 @@
+"""The committed results: of the settings that are shipped now, and in the README as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from erase.evaluation.trials import TrialStore
+from tests.launch import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "pipelines" / "results"
+
+
+def pipeline(name: str) -> ModuleType:
+    """A script of ``pipelines/`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "pipelines" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    return pipeline("erasure_table")
+
+
+@pytest.fixture(scope="module")
+def found(table: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return TrialStore(table.STORE, tmp_path_factory.mktemp("scratch")).results()
+
+
+def test_the_table_has_every_target_rule_and_three_seeds(table: ModuleType, found: dict[str, dict[str, Any]]) -> None:
+    wanted = {f"{target}-{rule}-{seed}" for target in table.TARGETS for rule in table.RULES for seed in range(3)}
+    assert set(found) == wanted
+
+
+def test_the_results_are_of_the_settings_that_are_shipped(table: ModuleType, tmp_path: Path) -> None:
+    store = TrialStore(table.STORE, tmp_path)
+    for target in table.TARGETS:
+        for rule in table.RULES:
+            assert all(store.has(table.trial(target, rule, seed)) for seed in range(3)), (target, rule)
+    assert not store.has(table.trial("star", "lur", 99))
+
+
+def test_a_result_of_other_settings_is_not_taken_for_them(table: ModuleType, tmp_path: Path) -> None:
+    trial = table.trial("star", "lur", 0)
+    changed = type(trial)(trial.name, trial.target, trial.seed, trial.evaluation_seed, ("learning_rate=1e-3",))
+    other_exam = type(trial)(trial.name, trial.target, trial.seed, 7, trial.overrides)
+    store = TrialStore(table.STORE, tmp_path)
+    assert not store.has(changed) and not store.has(other_exam)
+
+
+def test_the_readme_has_the_table_as_it_is(table: ModuleType, found: dict[str, dict[str, Any]]) -> None:
+    rendered = table.render(table.in_order(found.values()))
+    assert rendered == (RESULTS / "erasure_table.md").read_text(encoding="utf-8")
+    assert rendered in README
+
+
+def test_the_default_reaches_its_bars(table: ModuleType, found: dict[str, dict[str, Any]]) -> None:
+    """Mean over seeds: UA at least 95 %; every kept accuracy within 3 points of the base's."""
+    for target in table.TARGETS:
+        of = [result for result in found.values() if result["target"] == target and result["rule"] == "lur"]
+        erased, base = ([result[side]["scores"] for result in of] for side in ("erased", "base"))
+        assert mean(s["UA"] for s in erased) >= 0.95, target
+        assert mean(s["IRA"] for s in base) - mean(s["IRA"] for s in erased) <= 0.03, target
+        for domain in erased[0]["across"]:
+            for prompts in ("kept", "erased"):
+                then, now = (mean(s["across"][domain][prompts] for s in side) for side in (base, erased))
+                assert then - now <= 0.03, (target, domain, prompts)
+
+
+def mean(values: Any) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,65 @@
+"""A step to forget, then a step to retain, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from erase.protocols import Diagnostics, UpdateState
+from erase.updates import AlternatingSteps
+from tests.properties import assert_parameters_restored
+from tests.unit.updates.problems import bowls, flat_gradient
+
+
+def steps(count: int) -> tuple[list[Diagnostics], list[list[float]], UpdateState]:
+    """So many steps of the bowls from (1, 2), which does not move: g_r = (2, 2), g_f = (-3, 4)."""
+    problem, state = bowls(), UpdateState()
+    seen, gradients = [], []
+    for _ in range(count):
+        with assert_parameters_restored(problem.parameters):
+            seen.append(AlternatingSteps()(problem.retain, problem.forget, problem.parameters, state))
+        gradients.append(flat_gradient(problem.parameters).tolist())
+    return seen, gradients, state
+
+
+def test_it_forgets_first_then_retains_and_so_on() -> None:
+    assert steps(4)[1] == [[-3.0, 4.0], [2.0, 2.0], [-3.0, 4.0], [2.0, 2.0]]
+
+
+def test_each_step_evaluates_its_own_objective_once() -> None:
+    problem, state, calls = bowls(), UpdateState(), []
+    retain, forget = problem.retain, problem.forget
+    for _ in range(3):
+        seen = AlternatingSteps()(
+            lambda: calls.append("retain") or retain(),
+            lambda: calls.append("forget") or forget(),
+            problem.parameters,
+            state,
+        )
+        assert seen.evaluations == 1
+    assert calls == ["forget", "retain", "forget"]
+
+
+def test_what_a_step_does_not_look_at_is_none() -> None:
+    (first, second), _, _ = steps(2)
+    assert (first.forget_loss, first.forget_norm) == (3.5, 5.0)  # (3 + 4) / 2, |(-3, 4)|
+    assert (first.retain_loss, first.retain_norm, first.cosine) == (None, None, None)
+    assert (second.retain_loss, second.retain_norm) == pytest.approx((3.0, 8**0.5))  # (2 + 4) / 2, |(2, 2)|
+    assert (second.forget_loss, second.forget_norm, second.cosine) == (None, None, None)
+    assert [[s is None for s in seen.sketches] for seen in (first, second)] == [[True, False], [False, True]]
+    assert (first.alpha, first.correction) == (None, None)
+
+
+def test_the_state_keeps_the_norms_of_both() -> None:
+    assert steps(1)[2] == UpdateState(step=1, forget_norm=5.0)
+    state = steps(3)[2]
+    assert (state.step, state.conflicts, state.forget_norm) == (3, 0, 5.0)
+    assert state.retain_norm == pytest.approx(8**0.5)
+
+
+def test_a_step_s_objective_follows_from_its_number_alone() -> None:
+    assert bowls().gradient(AlternatingSteps(), step=6).tolist() == [-3.0, 4.0]
+    assert bowls().gradient(AlternatingSteps(), step=7).tolist() == [2.0, 2.0]
+
+
+def test_it_needs_no_second_buffer() -> None:
+    assert AlternatingSteps().buffers == 0
