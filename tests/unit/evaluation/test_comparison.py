@@ -12,7 +12,7 @@ import pytest
 from erase import embedded
 from erase.errors import UserError
 from erase.evaluation.clip_score import ClipScore
-from erase.evaluation.comparison import Exam, Judges, Scored, compare, embedded_exam, make_pairs
+from erase.evaluation.comparison import Exam, Judges, Scored, compare, embedded_exam, make_pairs, sampling_device
 from erase.evaluation.concept_classifier import ConceptClassifier
 from erase.evaluation.scores import summarize
 from erase.generation.sampling import SamplingSettings, Shot
@@ -89,7 +89,7 @@ def test_a_comparison_holds_both_sides_and_how_they_were_made(exam: Exam, base: 
         "evaluation_seed": 7,
         "seeds": list(range(11)),
     }
-    assert result["sampling"] == {"steps": 1, "guidance_scale": 2.0, "batch_size": 4}
+    assert result["sampling"] == {"steps": 1, "guidance_scale": 2.0, "batch_size": 4, "device": sampling_device()}
     assert result["metrics"] == {"by": "tiny"}
 
 

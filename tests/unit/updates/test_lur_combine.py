@@ -126,7 +126,7 @@ def test_without_conflict_a_projection_is_the_mode_itself(mode: str, step: int, 
 
 
 def test_only_a_combination_takes_a_second_buffer() -> None:
-    assert [lur(mode).buffers for mode in ("chained", "exact", "alternating", "first_order")] == [1, 3, 1, 1]
+    assert [lur(mode).buffers for mode in ("chained", "exact", "alternating", "first_order")] == [1, 4, 1, 1]
     assert [lur(mode, PCGrad()).buffers for mode in ("chained", "exact", "alternating", "first_order")] == [2, 4, 2, 2]
 
 
