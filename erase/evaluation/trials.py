@@ -88,7 +88,7 @@ class TrialStore:
             **dict(trial.labels),
             **outcome(trial, run),
             "config": tree | {"output_dir": "runs/trial"},
-            "environment": describe_environment(),
+            "environment": {key: value for key, value in describe_environment().items() if key != "command"},
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{trial.name}.json", made)

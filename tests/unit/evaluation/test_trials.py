@@ -1,0 +1,81 @@
+"""Trials: what a run's course comes to, whose settings a result is of, and that each is one process's alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erase.config import dump
+from erase.evaluation import trials
+from erase.evaluation.trials import Trial, TrialStore, base_hash, course, settings_of
+
+TRIAL = Trial("star", "star", 3, 7, ("max_train_steps=5",))
+
+
+def write_result(store: TrialStore, trial: Trial, **changed: Any) -> None:
+    """A stored result as far as its identity goes."""
+    config = dump(trial.run(Path("runs/trial"))) | changed
+    content = {"config": config, "base": {"hash": base_hash()}, "prompts": {"evaluation_seed": trial.evaluation_seed}}
+    store.folder.mkdir(exist_ok=True)
+    (store.folder / f"{trial.name}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TrialStore:
+    return TrialStore(tmp_path / "results", tmp_path / "scratch")
+
+
+def test_the_course_is_the_one_worked_by_hand() -> None:
+    log = [{"cosine": value} for value in (0.5, -0.5, None, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)]
+    found = course(log)
+    assert found == {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
+    assert course([{"cosine": None}]) == {"mean_cosine": None, "final_cosine": None, "conflict_share": None}
+
+
+def test_a_trial_is_the_shipped_configuration_with_its_own_changes(tmp_path: Path) -> None:
+    run = TRIAL.run(tmp_path)
+    assert (run.targets[0].concept, run.seed, run.max_train_steps, run.output_dir) == ("star", 3, 5, tmp_path)
+
+
+def test_where_things_are_written_is_no_setting(tmp_path: Path) -> None:
+    assert settings_of(TRIAL.run(tmp_path / "a")) == settings_of(TRIAL.run(tmp_path / "b"))
+
+
+def test_a_result_belongs_to_its_settings_seed_and_exam(store: TrialStore) -> None:
+    assert not store.has(TRIAL)
+    write_result(store, TRIAL)
+    assert store.has(TRIAL)
+    for changed in ({"seed": 4}, {"evaluation_seed": 8}, {"overrides": ("max_train_steps=6",)}, {"target": "circle"}):
+        other = Trial(**(vars(TRIAL) | changed))
+        assert not store.has(other), changed
+
+
+def test_a_setting_that_came_later_does_not_outdate_a_result_if_it_has_its_default(store: TrialStore) -> None:
+    write_result(store, TRIAL)
+    file = store.folder / "star.json"
+    content = json.loads(file.read_text())
+    del content["config"]["probe_every"]
+    file.write_text(json.dumps(content))
+    assert store.has(TRIAL)
+    assert not store.has(Trial(**(vars(TRIAL) | {"overrides": (*TRIAL.overrides, "probe_every=7")})))
+
+
+def test_a_trial_is_made_by_one_process_and_once(store: TrialStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def outcome(trial: Trial, _: Any) -> dict[str, Any]:
+        TrialStore(store.folder, store.scratch).make([trial])  # a second worker, meanwhile: it finds the trial taken
+        made.append(trial.name)
+        (store.scratch / trial.name).mkdir()
+        return {"base": {"hash": base_hash()}, "prompts": {"evaluation_seed": 7}, "erased": None}
+
+    monkeypatch.setattr(trials, "outcome", outcome)
+    store.make([TRIAL, TRIAL])
+    assert made == ["star"]
+    result = store.results()["star"]
+    assert result["seed"] == 3 and store.has(TRIAL)
+    assert str(store.scratch) not in (store.folder / "star.json").read_text(), "a place got into the result"
+    assert not (store.scratch / "star").exists(), "the model was not removed"
