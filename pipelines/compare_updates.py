@@ -1,9 +1,9 @@
 """Every update rule under the same losses and the same budget of gradient evaluations, each tuned alike.
 
-    python pipelines/compare_updates.py --output runs/compare --stage tune     # learning rate, weight and alpha of each
-    python pipelines/compare_updates.py --output runs/compare --stage compare  # 3 targets x 3 seeds, as tuned
-    python pipelines/compare_updates.py --output runs/compare --stage weights  # forget weights over two orders
-    python pipelines/compare_updates.py --output runs/compare --stage render   # the tables and plots of what is there
+    python -m pipelines.compare_updates --output runs/compare --stage tune     # learning rate, weight and alpha of each
+    python -m pipelines.compare_updates --output runs/compare --stage compare  # 3 targets x 3 seeds, as tuned
+    python -m pipelines.compare_updates --output runs/compare --stage weights  # forget weights over two orders
+    python -m pipelines.compare_updates --output runs/compare --stage render   # the tables and plots of what is there
 
 --losses, --parameters and --rules choose a part; results accumulate in ``pipelines/results/compare_updates/``. A run is
 1 to 4 minutes on a CPU core. Several may run at a time and share the work; one for each core is fastest, each with
@@ -20,16 +20,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import compare_updates_figures as figures
-
 from erase.command_line import quieten
 from erase.errors import UserError
 from erase.evaluation.trials import Trial, TrialStore
+from pipelines import compare_updates_figures as figures
 
 BUDGET = 360
 """Gradient evaluations of a run."""
-TARGETS = ("star", "circle", "dotted")
-"""circle is the hard one: ring and moon are its neighbours, and kept."""
+TARGETS = ("star", "circle", "red")
+"""circle is hard, as its neighbours ring and moon are kept; red is where the gradients conflict most."""
 SEEDS = (0, 1, 2)
 EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
 TUNING_TARGET = "circle"
@@ -54,7 +53,7 @@ LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
     "gradient_ascent": ("{name: gradient_ascent}", (0.003, 0.01, 0.03)),
 }
 """The forget loss, and the forget weights of its grid."""
-ANCHORS = {"star": "circle", "circle": "square", "dotted": "flat"}
+ANCHORS = {"star": "circle", "circle": "square", "red": "green"}
 PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "full": ("{name: full}", (1e-4, 2e-4, 4e-4)),
     "cross_attention": ("{name: cross_attention}", (5e-4, 1e-3, 2e-3)),
