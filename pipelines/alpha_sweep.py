@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from erase.command_line import quieten
-from erase.evaluation.trials import Trial, TrialStore
+from erase.evaluation.trials import Trial, TrialStore, spread
 from erase.provenance import write_text
 
 TARGET, TRAINING_SEED, EVALUATION_SEED = "circle", 200, 2000
@@ -77,14 +77,6 @@ def render(results: Iterable[dict[str, Any]]) -> str:
         mark = " (default)" if (way, value) == DEFAULT else ""
         lines.append(f"| {way}{mark} | {value:g} | {len(group)} | {' | '.join(cells)} | {spread(cosines, 2)} |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    """``98.3 ± 0.4``"""
-    if not values:
-        return "diverged"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def plot(results: Iterable[dict[str, Any]], file: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from erase.evaluation.trials import spread
 from erase.provenance import write_text
 
 Results = Sequence[dict[str, Any]]
@@ -40,14 +41,6 @@ def by_rule(results: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 def scores(results: Results, name: str) -> list[float]:
     """A score of each run, in per cent; a run that diverged has none."""
     return [100 * r["erased"]["scores"][name] for r in results if r["erased"]]
-
-
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """``98.3 ± 0.4``; a dash where nothing was measured."""
-    if not values:
-        return "-"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def table(results: Results) -> str:

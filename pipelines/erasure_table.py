@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from erase import embedded
 from erase.command_line import quieten
 from erase.config import load
-from erase.evaluation.trials import Trial, TrialStore
+from erase.evaluation.trials import Trial, TrialStore, spread
 from erase.provenance import write_text
 from erase.training.erasure import ErasureRun
 
@@ -74,10 +73,9 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(values: Sequence[float]) -> str:
-    """``98.3 ± 0.4``"""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def percent(shares: Sequence[float]) -> str:
+    """Shares in per cent, over the seeds."""
+    return spread([100 * share for share in shares])
 
 
 def cells(scores: Sequence[dict[str, Any]]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -147,3 +148,11 @@ def course(log: list[dict[str, Any]]) -> dict[str, float | None]:
         "final_cosine": sum(last) / len(last) if last else None,
         "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
     }
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """``98.3 ± 0.4``: mean and standard deviation; a dash where nothing was measured."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
