@@ -87,14 +87,16 @@ def sketch(parameters: Parameters) -> Tensor:
     Tensors of up to 4,096 entries are kept whole; of larger ones every 17th entry, times the root of the
     share that it stands for. It costs 1/17 of a large gradient and is the same on every process.
     """
-    pieces = []
+    pieces, factors = [], []
     for gradient in gradients(parameters):
         flat = gradient.reshape(-1)
-        if flat.numel() > SKETCH_WHOLE:
-            kept = flat[::SKETCH_STRIDE]
-            flat = kept * math.sqrt(flat.numel() / kept.numel())
-        pieces.append(flat.to(torch.promote_types(flat.dtype, torch.float32), copy=True))
-    return torch.cat(pieces)
+        kept = flat[::SKETCH_STRIDE] if flat.numel() > SKETCH_WHOLE else flat
+        pieces.append(kept)
+        factors.append(math.sqrt(flat.numel() / max(1, kept.numel())))
+    whole = torch.cat(pieces)
+    whole = whole.to(torch.promote_types(whole.dtype, torch.float32))
+    torch._foreach_mul_(whole.split([piece.numel() for piece in pieces]), factors)
+    return whole
 
 
 def sketch_spans(parameters: Parameters) -> list[slice]:
@@ -121,8 +123,9 @@ def cosine(left: Tensor, right: Tensor) -> float:
 @torch.no_grad()
 def shift(parameters: Parameters, saved: Sequence[Tensor], direction: Sequence[Tensor], step: float) -> None:
     """Sets the parameters to ``saved + step * direction``, in place."""
-    for p, origin, d in zip(parameters, saved, direction, strict=True):
-        torch.add(origin, d, alpha=step, out=p.data)
+    here = [p.data for p in parameters]
+    torch._foreach_copy_(here, list(saved))
+    torch._foreach_add_(here, list(direction), alpha=step)
 
 
 @contextmanager
@@ -132,6 +135,4 @@ def preserved(parameters: Parameters) -> Iterator[list[Tensor]]:
     try:
         yield saved
     finally:
-        with torch.no_grad():
-            for p, origin in zip(parameters, saved, strict=True):
-                p.copy_(origin)
+        torch._foreach_copy_([p.data for p in parameters], saved)

@@ -5,8 +5,8 @@
     python -m pipelines.benchmark_updates --setting sd15 --parameters lora --checkpointing on    # a part of it
     python -m pipelines.benchmark_updates --setting shapes --render # the table and the picture of the figures there
 
-In each round every rule makes one step, one rule after the other, and a ratio is that of two steps of one round; so a
-machine that slows down slows all of them. A step is the rule's call, without optimizer: two losses on random latents
+In each round every rule makes one step, one rule after the other in an order that turns, and a ratio is that of two
+steps of one round; so a machine that slows down slows all of them. A step is the rule's call, without optimizer: two losses on random latents
 and prompt states go in, a gradient comes out. Every case that is measured is stored at once, in place of an older one.
 """
 
@@ -175,7 +175,8 @@ def price(setting: Setting, parameters: str, checkpointing: str, rules: Sequence
     plan: list[Callable[[Contender], Any]] = [*[bench.step] * WARM_UP, *[bench.timed_step] * rounds, bench.watched_step]
     for number, measure in enumerate(plan, start=1):
         print(f"{parameters}, checkpointing {checkpointing}: round {number} of {len(plan)}", flush=True)
-        for contender in contenders.values():
+        first = number % len(contenders)  # another rule begins each round: what comes after what evens out
+        for contender in [*contenders.values()][first:] + [*contenders.values()][:first]:
             bench.attempt(measure, contender)
     return {
         "parameters": parameters,

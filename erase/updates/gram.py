@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,10 @@ from erase.gradients import Parameters
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.updates.two_objectives import one_after_the_other, report
 
-CHUNK = 1 << 20
-"""Entries that an inner product takes into float64 at a time: 16 MB for both."""
+CHUNK = {"cpu": 1 << 16}
+"""Entries of each gradient that are taken into float64 at a time, by kind of device: what fits a core's cache."""
+LARGE_CHUNK = 1 << 22
+"""The same elsewhere, where a call costs more than its memory: 64 MB for both."""
 
 Weights = tuple[float, float]
 """Factors on g_r and on g_f."""
@@ -40,14 +42,31 @@ class Gram:
 
 @torch.no_grad()
 def gram_of(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
-    """The Gram matrix of two gradients, tensor by tensor; it needs no copy of either."""
-    total = torch.zeros(3, dtype=torch.float64, device=retain[0].device)
-    for left, right in zip(retain, forget, strict=True):
-        for l_part, r_part in zip(left.reshape(-1).split(CHUNK), right.reshape(-1).split(CHUNK), strict=True):
-            r, f = l_part.double(), r_part.double()
-            total += torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
-            del r, f  # before the next pair is made
-    return Gram(*total.tolist())
+    """The Gram matrix of two gradients, a chunk at a time; it needs no copy of either."""
+    device = retain[0].device
+    size = CHUNK.get(device.type, LARGE_CHUNK)
+    pair = torch.empty(2, min(size, sum(g.numel() for g in retain)), dtype=torch.float64, device=device)
+    total = torch.zeros(3, dtype=torch.float64, device=device)
+    filled = 0
+    for left, right in zip(_parts(retain, size), _parts(forget, size), strict=True):
+        if filled + left.numel() > pair.shape[1]:
+            total += _products(pair[:, :filled])
+            filled = 0
+        pair[0, filled : filled + left.numel()] = left
+        pair[1, filled : filled + left.numel()] = right
+        filled += left.numel()
+    return Gram(*(total + _products(pair[:, :filled])).tolist())
+
+
+def _parts(gradient: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+    """A gradient's entries in order, at most ``size`` of one tensor at a time."""
+    return (part for tensor in gradient for part in tensor.reshape(-1).split(size))
+
+
+def _products(pair: Tensor) -> Tensor:
+    """|r|^2, <r, f> and |f|^2 of two rows."""
+    r, f = pair
+    return torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
 
 
 class GramRule:
@@ -69,8 +88,8 @@ class GramRule:
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor], state: UpdateState) -> None:
         """Puts the combination in place of ``forget``."""
         w_retain, w_forget = self.weights(gram_of(retain, forget))
-        for r, f in zip(retain, forget, strict=True):
-            f.mul_(w_forget).add_(r, alpha=w_retain)
+        torch._foreach_mul_(list(forget), w_forget)
+        torch._foreach_add_(list(forget), list(retain), alpha=w_retain)
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the combination in ``.grad``."""

@@ -210,8 +210,8 @@ def test_the_gram_matrix_is_the_one_of_dense_float64_vectors(monkeypatch: pytest
     )
     r, f = (torch.cat([t.reshape(-1).double() for t in side]) for side in (retain, forget))
     dense = [torch.dot(r, r).item(), torch.dot(r, f).item(), torch.dot(f, f).item()]
-    for chunk in (gram.CHUNK, 24, 7, 1):
-        monkeypatch.setattr(gram, "CHUNK", chunk)
+    for chunk in (gram.CHUNK["cpu"], 24, 7, 1):
+        monkeypatch.setattr(gram, "CHUNK", {"cpu": chunk})
         found = gram_of(retain, forget)
         assert [found.retain, found.inner, found.forget] == pytest.approx(dense, rel=1e-14, abs=1e-14)
 
