@@ -6,8 +6,9 @@
     python -m pipelines.benchmark_updates --setting shapes --render # the table and the picture of the figures there
 
 In each round every rule makes one step, one rule after the other in an order that turns, and a ratio is that of two
-steps of one round; so a machine that slows down slows all of them. A step is the rule's call, without optimizer: two losses on random latents
-and prompt states go in, a gradient comes out. Every case that is measured is stored at once, in place of an older one.
+steps of one round; so a machine that slows down slows all of them. A step is the rule's call, without optimizer: two
+losses on random latents and prompt states go in, a gradient comes out. Every case that is measured is stored at once,
+in place of an older one.
 """
 
 from __future__ import annotations
