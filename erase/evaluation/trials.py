@@ -38,6 +38,8 @@ class Trial:
     overrides: tuple[str, ...] = ()
     labels: tuple[tuple[str, Any], ...] = ()
     """What a table groups it by."""
+    sampling_steps: int = SamplingSettings.steps
+    """Of each picture that judges it."""
 
     def run(self, folder: Path) -> ErasureRun:
         """Its settings, with the model going to ``folder``."""
@@ -46,9 +48,9 @@ class Trial:
 
 
 @cache
-def exam_of(evaluation_seed: int) -> tuple[Exam, Scored]:
+def exam_of(evaluation_seed: int, sampling_steps: int) -> tuple[Exam, Scored]:
     """The exam of a seed, and the base's pictures in it."""
-    exam = embedded_exam(1, evaluation_seed, SamplingSettings())
+    exam = embedded_exam(1, evaluation_seed, SamplingSettings(steps=sampling_steps))
     return exam, exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
 
 
@@ -69,8 +71,8 @@ class TrialStore:
             return False
         found = json.loads(file.read_text(encoding="utf-8"))
         same = settings_of(build(ErasureRun, found["config"])) == settings_of(trial.run(self.scratch / trial.name))
-        seed = found["prompts"]["evaluation_seed"]
-        return same and found["base"]["hash"] == base_hash() and seed == trial.evaluation_seed
+        judged = (found["prompts"]["evaluation_seed"], found["sampling"]["steps"])
+        return same and found["base"]["hash"] == base_hash() and judged == (trial.evaluation_seed, trial.sampling_steps)
 
     def make(self, trials: Iterable[Trial]) -> None:
         """Makes what is missing; several processes may do so at a time, each trial being one's alone."""
@@ -111,7 +113,7 @@ class TrialStore:
 
 def outcome(trial: Trial, run: ErasureRun) -> dict[str, Any]:
     """Trains and judges; a run whose loss was not finite has no model, and so ``diverged`` in place of its scores."""
-    exam, base = exam_of(trial.evaluation_seed)
+    exam, base = exam_of(trial.evaluation_seed, trial.sampling_steps)
     try:
         counts = erase_concepts(run)
     except UserError as error:

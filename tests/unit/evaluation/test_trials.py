@@ -18,7 +18,8 @@ TRIAL = Trial("star", "star", 3, 7, ("max_train_steps=5",))
 def write_result(store: TrialStore, trial: Trial, **changed: Any) -> None:
     """A stored result as far as its identity goes."""
     config = dump(trial.run(Path("runs/trial"))) | changed
-    content = {"config": config, "base": {"hash": base_hash()}, "prompts": {"evaluation_seed": trial.evaluation_seed}}
+    judged = {"prompts": {"evaluation_seed": trial.evaluation_seed}, "sampling": {"steps": trial.sampling_steps}}
+    content = {"config": config, "base": {"hash": base_hash()}, **judged}
     store.folder.mkdir(exist_ok=True)
     (store.folder / f"{trial.name}.json").write_text(json.dumps(content))
 
@@ -48,7 +49,13 @@ def test_a_result_belongs_to_its_settings_seed_and_exam(store: TrialStore) -> No
     assert not store.has(TRIAL)
     write_result(store, TRIAL)
     assert store.has(TRIAL)
-    for changed in ({"seed": 4}, {"evaluation_seed": 8}, {"overrides": ("max_train_steps=6",)}, {"target": "circle"}):
+    for changed in (
+        {"seed": 4},
+        {"evaluation_seed": 8},
+        {"overrides": ("max_train_steps=6",)},
+        {"target": "circle"},
+        {"sampling_steps": 8},
+    ):
         other = Trial(**(vars(TRIAL) | changed))
         assert not store.has(other), changed
 
@@ -70,7 +77,8 @@ def test_a_trial_is_made_by_one_process_and_once(store: TrialStore, monkeypatch:
         TrialStore(store.folder, store.scratch).make([trial])  # a second worker, meanwhile: it finds the trial taken
         made.append(trial.name)
         (store.scratch / trial.name).mkdir()
-        return {"base": {"hash": base_hash()}, "prompts": {"evaluation_seed": 7}, "erased": None}
+        judged = {"prompts": {"evaluation_seed": 7}, "sampling": {"steps": trial.sampling_steps}}
+        return {"base": {"hash": base_hash()}, **judged, "erased": None}
 
     monkeypatch.setattr(trials, "outcome", outcome)
     store.make([TRIAL, TRIAL])
