@@ -9,6 +9,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "erase a concept from the embedded model and look at the page: offline, in minutes",
     "train": "erase concepts from a Stable Diffusion model",
+    "audit": "show what an erasure removed, kept and damaged: pictures, scores with intervals, a page",
+    "generate": "make images of a set of prompts, each from a seed of its own",
 }
 
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The commands and what each does."""
-    lines = [f"  erase {name:7} {meaning}" for name, meaning in COMMANDS.items()]
+    lines = [f"  erase {name:8} {meaning}" for name, meaning in COMMANDS.items()]
     return "\n".join(
         ["usage: erase COMMAND [--KEY VALUE ...]", "", *lines, "", "`erase COMMAND --help` lists every key."]
     )

@@ -14,12 +14,14 @@ from erase.command_help import describe_settings
 from erase.config import load
 from erase.embedded import DEFAULT_CONFIG, NAME
 from erase.errors import UserError
-from erase.training.interruption import Interrupted
+from erase.generation.run import Stopped
+from erase.training.interruption import Interrupted, Interruption
 
 MISTAKE = 2
 GRACE = 5.0
 """Seconds that the other processes leave to the first one's message."""
 Settings = TypeVar("Settings")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ def run_command(
             file=sys.stderr,
         )
         return 130
+
+
+def stoppable(work: Callable[[Interruption], Result]) -> Result:
+    """What the work returns; Ctrl-C and SIGTERM end it after the batch of pictures in progress."""
+    interruption = Interruption()
+    try:
+        return work(interruption)
+    except Stopped as stop:
+        message = f"Interrupted: {stop}. To go on, run the same command again"
+        raise Interrupted(message, interruption.received) from None
 
 
 def quieten() -> None:

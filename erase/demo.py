@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase import embedded
-from erase.command_line import Arguments, run_command
+from erase.command_line import Arguments, run_command, stoppable
 from erase.components import STRICT
 from erase.config import load
 from erase.embedded import DEFAULT_CONFIG
-from erase.evaluation.comparison import compare, embedded_exam, make_pairs
-from erase.evaluation.report import write_report
+from erase.evaluation.audit import REPORT, command_line, run_audit
+from erase.evaluation.audit_settings import Audit
 from erase.evaluation.table import print_table
-from erase.generation.sampling import SamplingSettings
-from erase.provenance import describe_environment, write_json
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
-from erase.training.output import PROVENANCE, check_output
-from erase.training.step_log import read_log
+from erase.training.output import check_output
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -68,45 +63,41 @@ def erasure_of(demo: Demo) -> ErasureRun:
     return load(ErasureRun, DEFAULT_CONFIG, [f"{key}={value}" for key, value in given.items()])
 
 
+def audit_of(demo: Demo) -> Audit:
+    """The audit of the demo's erased model; its pictures, scores and page lie in the demo's folder."""
+    return Audit(
+        erased=str(demo.output / "erased"),
+        target=demo.target,
+        seed=demo.evaluation_seed,
+        images_per_prompt=demo.copies,
+        num_inference_steps=demo.steps,
+        output_dir=demo.output,
+    )
+
+
 def run_demo(demo: Demo, _: Arguments) -> None:
-    """Erases, generates, scores, reports."""
+    """Erases, generates, scores, reports: `erase train`, then `erase audit`."""
     run, resuming = erasure_of(demo), demo.resume_from_checkpoint is not None
     check_output(demo.output, demo.overwrite, resuming, "output", "erased/steps.jsonl")
     check_run(run)
-    exam = embedded_exam(demo.copies, demo.evaluation_seed, SamplingSettings(steps=demo.steps))
     if demo.overwrite and not resuming and demo.output.exists():
         shutil.rmtree(demo.output)
-    print(f"1 of 3: erasing {demo.target} from the embedded model", flush=True)
+    print(f"1 of 2: erasing {demo.target} from the embedded model", flush=True)
     print(erase_concepts(run).describe())
-    print(f"2 of 3: the same {len(exam.shots)} prompts and seeds, before and after", flush=True)
-    base = exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
-    erased = exam.sit(run.output_dir, f"{embedded.NAME} without {demo.target}")
-    print("3 of 3: the report", flush=True)
-    results = compare(exam, base, erased, demo.target) | reproduction(demo, run)
-    write_json(demo.output / "results.json", results)
-    write_report(demo.output / "report.html", results, make_pairs(exam, base, erased), read_log(run.output_dir))
+    print("2 of 2: the same prompts and seeds before and after, scored", flush=True)
+    results = stoppable(lambda stop: run_audit(audit_of(demo), stop, commands(demo, run)))
     print_table(results)
-    print(f"Open {demo.output / 'report.html'}")
+    print(f"Open {demo.output / REPORT}")
 
 
-def reproduction(demo: Demo, run: ErasureRun) -> dict[str, Any]:
-    """The commands that make this again, and what it was made with."""
+def commands(demo: Demo, run: ErasureRun) -> dict[str, str]:
+    """The commands that make this again."""
     shown = {"target": demo.target, "output": demo.output, "seed": demo.seed, "evaluation_seed": demo.evaluation_seed}
     shown |= {"copies": demo.copies, "steps": demo.steps}
     shown |= {} if demo.max_train_steps is None else {"max_train_steps": demo.max_train_steps}
     trained = {"targets.0.concept": demo.target, "seed": demo.seed, "max_train_steps": run.max_train_steps}
-    made = json.loads((run.output_dir / PROVENANCE).read_text(encoding="utf-8"))
-    return {
-        "command": command_of("erase demo", shown),
-        "erase_command": command_of("erase train", {"config": embedded.NAME, **trained, "output_dir": "runs/it"}),
-        "training": {"update": made["config"]["update"], "counts": made["counts"], "seed": demo.seed},
-        "environment": describe_environment(),
-    }
-
-
-def command_of(program: str, settings: dict[str, Any]) -> str:
-    """A command line that a shell can read back."""
-    return " ".join([program, *(f"--{key} {shlex.quote(str(value))}" for key, value in settings.items())])
+    erasing = {"config": embedded.NAME, **trained, "output_dir": "runs/it"}
+    return {"command": command_line("erase demo", shown), "erase_command": command_line("erase train", erasing)}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from erase.errors import UserError
 
@@ -11,8 +13,11 @@ PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names that the prompt column goes by, the first found is taken."""
 
 
-def read_rows(file: Path, key: str) -> list[dict[str, str]]:
-    """Every row as column to cell; a byte-order mark and newlines in quotes are understood."""
+def read_rows(file: Path, key: str, exact: bool = False) -> list[dict[str, str]]:
+    """Every row as column to cell; a byte-order mark and newlines in quotes are understood.
+
+    A row with more cells than the header is cut or, if ``exact``, refused: a comma without quotes cuts its prompt.
+    """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
@@ -22,7 +27,16 @@ def read_rows(file: Path, key: str) -> list[dict[str, str]]:
         raise UserError(f"{key}: {file} cannot be read as a UTF-8 CSV: {error}") from None
     if not rows:
         raise UserError(f"{key}: {file} holds no rows; a header and one row at least are needed")
+    long = [str(n) for n, row in enumerate(rows, start=1) if any(cell.strip() for cell in _beyond(row))]
+    if exact and long:
+        remedy = "put quotes around a prompt with commas"
+        raise UserError(f"{key}: {file}: row {', '.join(long[:5])} has more cells than the header; {remedy}")
     return [{(name or "").strip(): cell for name, cell in row.items() if isinstance(cell, str)} for row in rows]
+
+
+def _beyond(row: Mapping[Any, Any]) -> list[str]:
+    """The cells beyond the header, which DictReader puts under ``None``."""
+    return row.get(None, [])
 
 
 def read_prompts(file: Path, key: str) -> list[str]:

@@ -18,7 +18,10 @@ from typing import Any
 from erase.errors import UserError
 
 MODEL_FILES = (".safetensors", ".json", ".txt", ".model")
-LIBRARIES = ("erase", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "open_clip_torch")
+LIBRARIES = (
+    *("erase", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"),
+    *("open_clip_torch", "scipy", "torchmetrics", "pyarrow"),
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The README's picture: the same prompts and seeds through the base (above) and an erased model (below).
 
-    python pipelines/before_after.py --erased runs/demo/erased --target star --output docs/demo.png
+    python pipelines/before_after.py --audit runs/demo --target star --output docs/demo.png
 
-The first pairs of columns show the target, one for each color; the others show one kept concept each.
+The pictures are those of the audit, such as a demo's. The first pairs of columns show the target, one for each color;
+the others show one kept concept each.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from erase import embedded
-from erase.command_line import quieten
-from erase.diffusion.pipelines import load_pipeline
-from erase.evaluation.comparison import embedded_judges
-from erase.generation.sampling import SamplingSettings, Shot, generate
+from erase.evaluation.audit import SIDES
+from erase.evaluation.audit_settings import IMAGES
+from erase.generation.folder import open_folder
 from erase.vocabulary import Caption
 
 SCALE, GAP = 3, 6
@@ -48,17 +48,13 @@ def sheet(rows: list[list[Image.Image]]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--erased", type=Path, required=True)
+    parser.add_argument("--audit", type=Path, required=True, help="the output of `erase demo` or `erase audit`")
     parser.add_argument("--target", default="star")
     parser.add_argument("--output", type=Path, default=Path("docs/demo.png"))
     given = parser.parse_args()
-    quieten()
-    captions = chosen(given.target)
-    shots = [Shot(caption.text, seed) for seed, caption in enumerate(captions)]
-    folders = (embedded.WEIGHTS / "pipeline", given.erased)
-    rows = [generate(load_pipeline(folder), shots, SamplingSettings()) for folder in folders]
-    for caption, seen in zip(captions, embedded_judges().classifier(rows[1]), strict=True):
-        print(f"{caption.text}: {', '.join(seen.values())}")
+    folders = [open_folder(given.audit / IMAGES / side) for side in SIDES]
+    files = [{picture.prompt: picture.file for picture in folder.pictures} for folder in folders]
+    rows = [[Image.open(of[caption.text]).convert("RGB") for caption in chosen(given.target)] for of in files]
     given.output.parent.mkdir(exist_ok=True, parents=True)
     sheet(rows).save(given.output, optimize=True)
 

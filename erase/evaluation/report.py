@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from erase.evaluation.other_tables import other_tables
 from erase.evaluation.plots import StepLines, training_plots
-from erase.evaluation.table import Results, concept_groups, percent, plural, points, score_rows, verdict
+from erase.evaluation.table import (
+    Results,
+    Row,
+    collateral_rows,
+    concept_groups,
+    percent,
+    plural,
+    score_rows,
+    verdict,
+)
 from erase.provenance import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,6 +35,8 @@ TARGET_PAIRS = 24
 """Pairs of the target that are shown."""
 KEPT_PAIRS = 6
 """Pairs of each kept concept that are shown."""
+MOST_GALLERIES = 40
+"""Kept concepts whose pairs are shown; of 30,000 prompts the page stays one that a browser opens."""
 SMALL = 64
 """Pictures up to this side are embedded pixel by pixel; larger ones are shrunk."""
 SHRUNK = 256
@@ -37,8 +50,9 @@ class Pair:
     seed: int
     asked: Mapping[str, str]
     """Domain to concept, as the prompt has it."""
-    before: Image.Image
-    after: Image.Image
+    before: Path
+    """The picture's file."""
+    after: Path
     seen_before: Mapping[str, str]
     """Domain to label."""
     seen_after: Mapping[str, str]
@@ -83,11 +97,10 @@ class Gallery:
 
     concept: str
     cards: tuple[Card, ...]
-    total: int
-    """Pairs there are; the cards may be fewer."""
-    before: float
-    """Accuracy, a share, over all of them."""
-    after: float
+    row: Row
+    """Its accuracy over all its pairs, of which the cards may be a part."""
+    neighbour: bool = False
+    """Whether it is one of those that lie next to the target."""
 
 
 def write_report(file: Path, results: Results, pairs: Sequence[Pair], log: StepLines) -> None:
@@ -113,7 +126,9 @@ def render(results: Results, pairs: Sequence[Pair], log: StepLines) -> str:
         target=next((g for g in galleries if g.concept == results["target"]), None),
         kept=[g for g in galleries if g.concept != results["target"]],
         groups=concept_groups(results),
+        collateral=collateral_rows(results),
         scores=score_rows(results),
+        others_measured=other_tables(results),
         plots=[(plot, Markup(plot.svg)) for plot in training_plots(log)],
         steps=len(log),
         facts=reproduction_facts(results),
@@ -122,7 +137,6 @@ def render(results: Results, pairs: Sequence[Pair], log: StepLines) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         others=sorted({seen["domain"] for seen in results["base"]["concepts"].values()} - {results["domain"]}),
         percent=percent,
-        points=points,
         plural=plural,
     )
 
@@ -133,21 +147,23 @@ def _tight(text: str) -> str:
 
 
 def make_galleries(results: Results, pairs: Sequence[Pair]) -> list[Gallery]:
-    """The target's pairs, then each kept concept's of its domain; failures first in each."""
-    target, domain = results["target"], results["domain"]
-    concepts = [c for c, seen in results["base"]["concepts"].items() if seen["domain"] == domain and c != target]
+    """The target's pairs, then its neighbours', then those of the rest of its domain; failures first in each."""
+    target, domain, effects = results["target"], results["domain"], results["effects"]["concepts"]
+    members = {c: seen["domain"] for c, seen in results["base"]["concepts"].items()}
+    near = [row["concept"] for row in results.get("collateral", ()) if row["concept"] != target]
+    rest = [c for c, where in members.items() if where == domain and c not in (target, *near)]
     galleries = []
-    for concept in [target, *concepts]:
-        of = [pair for pair in pairs if pair.asked.get(domain) == concept]
-        if not of:
-            continue
+    for concept in [target, *near, *rest][: 1 + MOST_GALLERIES]:
+        where = domain if concept == target else members[concept]
+        of = [pair for pair in pairs if pair.asked.get(where) == concept]
         if concept == target:
             chosen = choose(of, TARGET_PAIRS, lambda pair: rank_erased(pair, domain))
         else:
-            chosen = choose(of, KEPT_PAIRS, lambda pair: rank_kept(pair, domain))
-        cards = tuple(make_card(pair, target, domain) for pair in chosen)
-        figures = (results[side]["concepts"][concept]["accuracy"] for side in ("base", "erased"))
-        galleries.append(Gallery(concept, cards, len(of), *figures))
+            unspoiled = [pair for pair in of if pair.asked.get(domain) != target]
+            chosen = choose(unspoiled, KEPT_PAIRS, partial(rank_kept, domain=where))
+        if chosen:
+            cards = tuple(make_card(pair, target, domain) for pair in chosen)
+            galleries.append(Gallery(concept, cards, Row(concept, effects[concept]), concept in near))
     return galleries
 
 
@@ -208,17 +224,18 @@ def _labels(seen: Mapping[str, str], wanted: Mapping[str, str], unwanted: Mappin
     )
 
 
-def data_uri(image: Image.Image) -> str:
+def data_uri(file: Path) -> str:
     """A picture inside the page: a PNG of its pixels, or for a large one a smaller JPEG."""
     stream = io.BytesIO()
-    if max(image.size) <= SMALL:
-        kind = "png"
-        image.save(stream, "PNG", optimize=True)
-    else:
-        kind = "jpeg"
-        smaller = image.convert("RGB")
-        smaller.thumbnail((SHRUNK, SHRUNK))
-        smaller.save(stream, "JPEG", quality=88)
+    with Image.open(file) as image:
+        if max(image.size) <= SMALL:
+            kind = "png"
+            image.save(stream, "PNG", optimize=True)
+        else:
+            kind = "jpeg"
+            smaller = image.convert("RGB")
+            smaller.thumbnail((SHRUNK, SHRUNK))
+            smaller.save(stream, "JPEG", quality=88)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,26 @@ def share(pictures: Sequence[Judged], holds: Callable[[Judged], bool], what: str
 
 
 def accuracy(pictures: Sequence[Judged], domains: Sequence[str], what: str) -> float:
-    """The share of (picture, domain) pairs in which the classifier sees what was asked for."""
+    """The mean over the domains of the share of pictures in which the classifier sees what was asked for.
 
-    def right(domain: str) -> Callable[[Judged], bool]:
-        return lambda picture: picture.seen[domain] == picture.asked[domain]
+    A picture whose prompt leaves a domain open does not count there.
+    """
+    if not domains:
+        raise UserError(f"evaluation: no domain to measure {what} in; the prompts ask for none beside the target's")
 
-    return sum(share(pictures, right(domain), what) for domain in domains) / len(domains)
+    def right(domain: str) -> float:
+        asking = [picture for picture in pictures if domain in picture.asked]
+        return share(asking, lambda picture: picture.seen[domain] == picture.asked[domain], what)
+
+    return sum(map(right, domains)) / len(domains)
+
+
+def split(pictures: Sequence[Judged], target: str, domain: str) -> tuple[list[Judged], list[Judged], list[str]]:
+    """The pictures that ask for the target, all others, and the domains beside the target's."""
+    erased = [p for p in pictures if p.asked.get(domain) == target]
+    kept = [p for p in pictures if p.asked.get(domain) != target]
+    others = [d for d in dict.fromkeys(d for p in pictures for d in p.asked) if d != domain]
+    return erased, kept, others
 
 
 def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -> dict[str, Any]:
@@ -42,17 +56,17 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
 
     UA is the share of the target's pictures that no longer show it; IRA the accuracy in the target's domain
     on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts: its mean over
-    them, and under ``across`` each domain's own.
+    them, and under ``across`` each domain's own. :mod:`erase.evaluation.effects` says how sure they are. Where
+    prompts name no other domain there is no CRA: ``None``.
     """
-    erased = [p for p in pictures if p.asked[domain] == target]
-    kept = [p for p in pictures if p.asked[domain] != target]
-    others = [d for d in pictures[0].asked if d != domain] if pictures else []
+    erased, kept, others = split(pictures, target, domain)
+    across = {d: {"kept": _accuracy_if_asked(kept, d), "erased": _accuracy_if_asked(erased, d)} for d in others}
     return {
         "UA": share(erased, lambda p: p.seen[domain] != target, "UA"),
         "IRA": accuracy(kept, [domain], "IRA"),
-        "CRA_kept": accuracy(kept, others, "CRA"),
-        "CRA_erased": accuracy(erased, others, "CRA"),
-        "across": {d: {"kept": accuracy(kept, [d], "CRA"), "erased": accuracy(erased, [d], "CRA")} for d in others},
+        "CRA_kept": _mean(shares["kept"] for shares in across.values()),
+        "CRA_erased": _mean(shares["erased"] for shares in across.values()),
+        "across": across,
         "none_erased": share(erased, lambda p: p.seen[domain] == none, "none"),
         "none_kept": share(kept, lambda p: p.seen[domain] == none, "none"),
         "clip_erased": sum(p.clip for p in erased) / len(erased),
@@ -60,6 +74,18 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
         "images_erased": len(erased),
         "images_kept": len(kept),
     }
+
+
+def _accuracy_if_asked(pictures: Sequence[Judged], domain: str) -> float | None:
+    """The accuracy in a domain; ``None`` if no prompt asks for a concept of it."""
+    asked = any(domain in picture.asked for picture in pictures)
+    return accuracy(pictures, [domain], "CRA") if asked else None
+
+
+def _mean(shares: Iterable[float | None]) -> float | None:
+    """Of those that there are; ``None`` if there are none."""
+    found = [share for share in shares if share is not None]
+    return sum(found) / len(found) if found else None
 
 
 def per_concept(pictures: Sequence[Judged]) -> dict[str, dict[str, Any]]:

@@ -11,20 +11,84 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erase.evaluation.intervals import CHANGED, NOT_SHOWN, TOO_FEW
+
 Results = Mapping[str, Any]
 """What ``results.json`` holds."""
 
 
-@dataclass(frozen=True)
-class ConceptRow:
-    """One concept before and after; accuracies are shares 0 to 1, CLIP scores 100 x cosine."""
+SHORT = {CHANGED: "yes", NOT_SHOWN: "not shown", TOO_FEW: "too few"}
+"""The verdicts where there is little room."""
 
-    concept: str
-    before: float
-    after: float
-    clip_before: float
-    clip_after: float
-    images: int
+
+@dataclass(frozen=True)
+class Row:
+    """One measure before and after, on the same prompts and seeds, as ``effects.effects`` has it."""
+
+    name: str
+    effect: Mapping[str, Any]
+    meaning: str = ""
+    wanted: str = ""
+    """What a good erasure does to it: "high after", "unchanged"; empty if neither is good in itself."""
+
+    @property
+    def images(self) -> int:
+        """How many pictures of each model it is taken of."""
+        return int(self.effect["images"])
+
+    @property
+    def verdict(self) -> str:
+        """``changed``, ``not shown to change`` or ``too few images``."""
+        return str(self.effect["verdict"])
+
+    def show(self, side: str) -> str:
+        """The value ``before`` or ``after``."""
+        return self._text(self.effect[side]["estimate"])
+
+    def interval(self, side: str) -> str:
+        """The 95 % interval of a side's value, ``83.3 to 99.4``."""
+        low, high = self.effect[side]["low"], self.effect[side]["high"]
+        if low is None or high is None:
+            return "no interval"
+        return f"{self._text(low).removesuffix(' %')} to {self._text(high).removesuffix(' %')}"
+
+    @property
+    def difference(self) -> str:
+        """After less before: points for a share, the plain difference otherwise."""
+        return signed(self._unit * self.effect["difference"]["estimate"])
+
+    @property
+    def difference_interval(self) -> str:
+        """The 95 % interval of the difference, taken pair by pair."""
+        low, high = self.effect["difference"]["low"], self.effect["difference"]["high"]
+        if low is None or high is None:
+            return "no interval"
+        return f"{signed(self._unit * low)} to {signed(self._unit * high)}"
+
+    @property
+    def _unit(self) -> float:
+        return 100.0 if self.effect["is_share"] else 1.0
+
+    def _text(self, value: float) -> str:
+        return percent(value, 1) if self.effect["is_share"] else f"{value:.1f}"
+
+
+@dataclass(frozen=True)
+class ConceptRow(Row):
+    """A concept's accuracy, with its CLIP scores beside it."""
+
+    clip_before: float = 0.0
+    clip_after: float = 0.0
+
+
+@dataclass(frozen=True)
+class CollateralRow(Row):
+    """A concept next to the target: how near it is, and what became of it."""
+
+    similarity: float | None = None
+    """Cosine of the two texts' features; ``None`` for a concept that was asked for by hand."""
+    fate: str = ""
+    """``kept``, ``lost`` or why neither can be said."""
 
 
 @dataclass(frozen=True)
@@ -33,31 +97,6 @@ class ConceptGroup:
 
     title: str
     rows: tuple[ConceptRow, ...]
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One score of the base and of the erased model."""
-
-    name: str
-    meaning: str
-    before: float
-    after: float
-    wanted: str
-    """What a good erasure does to it: "high after", "unchanged"; empty if neither is good in itself."""
-    measured_on: int
-    """How many judgments it is made of."""
-    is_share: bool = True
-    """Whether it is a share, 0 to 1, and not a CLIP score."""
-
-    def show(self, value: float) -> str:
-        """A value of this score."""
-        return percent(value, 1) if self.is_share else f"{value:.1f}"
-
-    @property
-    def difference(self) -> str:
-        """After less before: points for a share, the plain difference for a CLIP score."""
-        return points(self.before, self.after) if self.is_share else signed(self.after - self.before)
 
 
 def percent(share: float, digits: int | None = None) -> str:
@@ -84,11 +123,14 @@ def plural(noun: str) -> str:
 
 
 def verdict(results: Results) -> str:
-    """What happened, in a line of plain words."""
-    before, after = results["base"]["scores"], results["erased"]["scores"]
+    """What happened, in a line of plain words with their intervals."""
+    scores = results["effects"]["scores"]
+    gone, kept = Row("UA", scores["UA"]), Row("IRA", scores["IRA"])
+    others = f"other {plural(results['domain'])}: {percent(scores['IRA']['before']['estimate'])} right before"
     return (
-        f"{results['target']} is gone from {percent(after['UA'])} of its pictures; "
-        f"other {plural(results['domain'])}: {percent(before['IRA'])} right before, {percent(after['IRA'])} after"
+        f"{results['target']} is gone from {percent(scores['UA']['after']['estimate'])} of its {gone.images} pictures "
+        f"(95 % interval {gone.interval('after')}); {others}, {percent(scores['IRA']['after']['estimate'])} after "
+        f"({kept.verdict})"
     )
 
 
@@ -105,45 +147,42 @@ def concept_groups(results: Results) -> list[ConceptGroup]:
         else:
             title = f"Kept across domains: {plural(seen['domain'])}"
         members.setdefault(title, []).append(concept)
-    return [
-        ConceptGroup(title, tuple(_concept_row(name, before[name], after[name]) for name in names))
-        for title, names in members.items()
-        if names
-    ]
+    effects = results["effects"]["concepts"]
+
+    def row(name: str) -> ConceptRow:
+        return ConceptRow(name, effects[name], clip_before=before[name]["clip"], clip_after=after[name]["clip"])
+
+    return [ConceptGroup(title, tuple(map(row, names))) for title, names in members.items() if names]
 
 
-def _concept_row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> ConceptRow:
-    return ConceptRow(name, before["accuracy"], after["accuracy"], before["clip"], after["clip"], after["images"])
-
-
-def score_rows(results: Results) -> list[ScoreRow]:
+def score_rows(results: Results) -> list[Row]:
     """The summary scores, with what each means."""
-    target, domain = results["target"], results["domain"]
-    before, after = results["base"]["scores"], results["erased"]["scores"]
-    erased, kept = after["images_erased"], after["images_kept"]
+    target, domain, scores = results["target"], results["domain"], results["effects"]["scores"]
+    where = {"kept": f"in prompts without {target}", "erased": f"where {target} is asked for"}
+    known = {
+        "UA": (f"pictures of {target} that no longer show it", "high after"),
+        "IRA": (f"other {plural(domain)} that are seen as asked", "unchanged"),
+        "none, erased": (f"pictures of {target} that show no {domain} at all", ""),
+        "none, kept": (f"other pictures that show no {domain} at all", "low"),
+        "CLIP, erased": (f"fit of picture and prompt for {target}", "low after"),
+        "CLIP, kept": ("fit of picture and prompt elsewhere", "unchanged"),
+    }
+    for key in scores:
+        if key.startswith("CRA "):
+            name, _, side = key.removeprefix("CRA ").rpartition(", ")
+            known[key] = (f"{name} seen as asked {where[side]}", "unchanged")
+    return [Row(key, scores[key], *known[key]) for key in scores]
 
-    def row(name: str, key: str, meaning: str, wanted: str, measured_on: int, is_share: bool = True) -> ScoreRow:
-        return ScoreRow(name, meaning, before[key], after[key], wanted, measured_on, is_share)
 
-    def across(prompts: str, where: str, measured_on: int) -> list[ScoreRow]:
-        pairs = [(d, before["across"][d][prompts], after["across"][d][prompts]) for d in after["across"]]
-        return [
-            ScoreRow(f"CRA {d}, {prompts} prompts", f"{d} seen as asked {where}", b, a, "unchanged", measured_on)
-            for d, b, a in pairs
-        ]
-
-    return [
-        row("UA", "UA", f"pictures of {target} that no longer show it", "high after", erased),
-        row("IRA", "IRA", f"other {plural(domain)} that are seen as asked", "unchanged", kept),
-        *across("kept", f"in prompts without {target}", kept),
-        *across("erased", f"where {target} is asked for", erased),
-        row("none, erased prompts", "none_erased", f"pictures of {target} that show no {domain} at all", "", erased),
-        row("none, kept prompts", "none_kept", f"other pictures that show no {domain} at all", "low", kept),
-        row(
-            "CLIP, erased prompts", "clip_erased", f"fit of picture and prompt for {target}", "low after", erased, False
-        ),
-        row("CLIP, kept prompts", "clip_kept", "fit of picture and prompt elsewhere", "unchanged", kept, False),
-    ]
+def collateral_rows(results: Results) -> list[CollateralRow]:
+    """The neighbours, nearest first."""
+    rows = []
+    for fate in results.get("collateral", ()):
+        change = fate["change"]
+        effect = {"images": fate["images"], "is_share": True, "before": fate["before"], "after": fate["after"]}
+        effect |= {"difference": change["difference"], "verdict": change["verdict"]}
+        rows.append(CollateralRow(fate["concept"], effect, similarity=fate["cosine"], fate=fate["verdict"]))
+    return rows
 
 
 def concept_table(results: Results) -> Table:
@@ -152,20 +191,15 @@ def concept_table(results: Results) -> Table:
         title=Text("Each concept: how often it is seen"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     table.add_column("Concept", overflow="fold")
-    for heading in ("Base", "Erased", "Points", "CLIP\nbase", "CLIP\nerased", "Images"):
+    for heading in ("Base", "Erased", "Points", "95 % interval", "CLIP\nbase", "CLIP\nerased", "Images"):
         table.add_column(heading, justify="right")
     for group in concept_groups(results):
         table.add_section()
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
-            accuracies = (percent(row.before, 1), percent(row.after, 1), points(row.before, row.after))
-            table.add_row(
-                Text(f"  {row.concept}"),
-                *accuracies,
-                f"{row.clip_before:.1f}",
-                f"{row.clip_after:.1f}",
-                str(row.images),
-            )
+            accuracies = (row.show("before"), row.show("after"), row.difference, row.difference_interval)
+            clips = (f"{row.clip_before:.1f}", f"{row.clip_after:.1f}")
+            table.add_row(Text(f"  {row.name}"), *accuracies, *clips, str(row.images))
     return table
 
 
@@ -173,11 +207,12 @@ def score_table(results: Results) -> Table:
     """The summary scores, for a terminal."""
     table = Table(title=Text("Summary"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Score", overflow="fold")
-    for heading in ("Base", "Erased", "Difference"):
+    for heading in ("Base", "Erased", "Difference", "95 % interval"):
         table.add_column(heading, justify="right")
-    table.add_column("Wanted")
+    table.add_column("Changed")
     for row in score_rows(results):
-        table.add_row(Text(row.name), row.show(row.before), row.show(row.after), row.difference, row.wanted)
+        values = (row.show("before"), row.show("after"), row.difference, row.difference_interval)
+        table.add_row(Text(row.name), *values, SHORT[row.verdict])
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +17,17 @@ from typing import Any
 from erase import embedded
 from erase.config import build, dump, load
 from erase.errors import UserError
-from erase.evaluation.comparison import Exam, Scored, compare, embedded_exam
-from erase.generation.sampling import SamplingSettings
+from erase.evaluation.audit import measure
+from erase.evaluation.audit_settings import SHAPES_DEFAULTS, Audit, plan_audit
+from erase.evaluation.metrics import ClipScore, ConceptClassifier
 from erase.parameters import LoRA
 from erase.provenance import describe_environment, hash_folder, write_json
 from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.step_log import read_log
 
 PLACES = ("output_dir", "overwrite", "logging_dir")
+KEPT = ("target", "domain", "base", "erased", "prompts", "sampling", "metrics")
+"""What a trial's result holds of its audit."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Trial:
     overrides: tuple[str, ...] = ()
     labels: tuple[tuple[str, Any], ...] = ()
     """What a table groups it by."""
-    sampling_steps: int = SamplingSettings.steps
+    sampling_steps: int = SHAPES_DEFAULTS["num_inference_steps"]
     """Of each picture that judges it."""
 
     def run(self, folder: Path) -> ErasureRun:
@@ -46,12 +50,17 @@ class Trial:
         own = [f"targets.0.concept={self.target}", f"seed={self.seed}", f"output_dir={folder}", "overwrite=true"]
         return load(ErasureRun, embedded.DEFAULT_CONFIG, [*own, *self.overrides])
 
-
-@cache
-def exam_of(evaluation_seed: int, sampling_steps: int) -> tuple[Exam, Scored]:
-    """The exam of a seed, and the base's pictures in it."""
-    exam = embedded_exam(1, evaluation_seed, SamplingSettings(steps=sampling_steps))
-    return exam, exam.sit(embedded.WEIGHTS / "pipeline", embedded.NAME)
+    def audit(self, model: str, scratch: Path) -> Audit:
+        """What judges it. The base's pictures are made once a process, which shares them with no other."""
+        return Audit(
+            erased=model,
+            target=self.target,
+            seed=self.evaluation_seed,
+            num_inference_steps=self.sampling_steps,
+            metrics=(ConceptClassifier(), ClipScore(model=embedded.NAME)),
+            base_images=scratch / f"base-{self.evaluation_seed}-{self.sampling_steps}-{os.getpid()}",
+            output_dir=scratch / f"{self.name}-audit",
+        )
 
 
 class TrialStore:
@@ -89,12 +98,13 @@ class TrialStore:
         made = {
             "seed": trial.seed,
             **dict(trial.labels),
-            **outcome(trial, run),
+            **outcome(trial, run, self.scratch),
             "config": tree | {"output_dir": "runs/trial"},
             "environment": {key: value for key, value in describe_environment().items() if key != "command"},
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{trial.name}.json", made)
+        shutil.rmtree(self.scratch / f"{trial.name}-audit", ignore_errors=True)
         if not self.keep_models:
             shutil.rmtree(folder)
 
@@ -111,21 +121,26 @@ class TrialStore:
             yield True
 
 
-def outcome(trial: Trial, run: ErasureRun) -> dict[str, Any]:
+def outcome(trial: Trial, run: ErasureRun, scratch: Path) -> dict[str, Any]:
     """Trains and judges; a run whose loss was not finite has no model, and so ``diverged`` in place of its scores."""
-    exam, base = exam_of(trial.evaluation_seed, trial.sampling_steps)
     try:
         counts = erase_concepts(run)
     except UserError as error:
         if "not finite" not in str(error):
             raise
-        results = compare(exam, base, base, trial.target) | {"erased": None, "diverged": error.problems[0]}
-    else:
-        model = run.output_dir / "merged" if isinstance(run.parameters, LoRA) else run.output_dir
-        results = compare(exam, base, exam.sit(model, trial.name), trial.target)
-        results |= {"counts": vars(counts), "gradients": course(read_log(run.output_dir))}
-    results["prompts"].pop("seeds")  # they follow from the evaluation seed
-    return results
+        return judged(trial.audit(embedded.NAME, scratch)) | {"erased": None, "diverged": error.problems[0]}
+    model = run.output_dir / "merged" if isinstance(run.parameters, LoRA) else run.output_dir
+    results = judged(trial.audit(str(model), scratch))
+    results["erased"]["model"] = trial.name
+    return results | {"counts": vars(counts), "gradients": course(read_log(run.output_dir))}
+
+
+def judged(audit: Audit) -> dict[str, Any]:
+    """What a study keeps of an audit."""
+    measured = measure(plan_audit(audit))
+    if measured is None:
+        raise UserError("a study's trial is made by one process; start several studies to share the work")
+    return {key: measured[1][key] for key in KEPT}
 
 
 def settings_of(run: ErasureRun) -> dict[str, Any]:

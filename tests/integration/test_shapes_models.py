@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from PIL import Image
 
 from erase import embedded
 from erase.diffusion.pipelines import load_pipeline, unknown_words
-from erase.evaluation.comparison import Judges, embedded_judges
-from erase.generation.sampling import SamplingSettings, Shot, generate
+from erase.evaluation.metrics import ConceptClassifier
+from erase.evaluation.metrics.clip_model import ClipModel, load_clip
+from erase.generation.plan import Ask, Look
+from erase.generation.prompts import PromptRow
+from erase.generation.sampler import PipelineSampler
 from erase.shapes.build.drawings import COMBINATIONS, Drawings, make_drawings
 from erase.shapes.build.nothings import KINDS, make_nothings
 from tests.launch import train
@@ -29,8 +33,15 @@ def pipeline() -> Any:
 
 
 @pytest.fixture(scope="module")
-def judges() -> Judges:
-    return embedded_judges()
+def clip() -> ClipModel:
+    return load_clip(embedded.NAME)
+
+
+def classify(images: Sequence[Image.Image], asked: Sequence[Mapping[str, str]] | None = None) -> list[dict[str, str]]:
+    """What the embedded classifier sees, by domain."""
+    rows = [PromptRow(str(i), "a shape", i, concepts=asked[i] if asked else {}) for i in range(len(images))]
+    columns = ConceptClassifier()(images, rows)
+    return [{d: columns[f"seen/{d}"][i] for d in embedded.VOCABULARY.domains} for i in range(len(images))]
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +68,30 @@ def test_the_record_of_the_build_reaches_every_bar() -> None:
     assert record["clip"]["rank_1_of_240"] >= 0.95
 
 
-def test_the_classifier_names_unseen_drawings(judges: Judges, drawings: Drawings) -> None:
-    seen = judges.classifier(pictures(drawings.images))
+def test_the_classifier_names_unseen_drawings(drawings: Drawings) -> None:
+    seen = classify(pictures(drawings.images))
     wrong = [(c.text, s) for c, s in zip(COMBINATIONS, seen, strict=True) if s != c.concepts]
     assert len(wrong) <= 1, wrong
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_classifier_sees_nothing_where_nothing_is(
-    judges: Judges, drawings: Drawings, pipeline: Any, kind: str
-) -> None:
-    seen = judges.classifier(pictures(make_nothings(kind, drawings, 60, UNSEEN, pipeline)))
+def test_the_classifier_sees_nothing_where_nothing_is(drawings: Drawings, pipeline: Any, kind: str) -> None:
+    seen = classify(pictures(make_nothings(kind, drawings, 60, UNSEEN, pipeline)))
     nothing = [label == embedded.NONE for labels in seen for label in labels.values()]
     assert sum(nothing) / len(nothing) >= 0.96
 
 
-def test_clip_ranks_the_right_caption_first(judges: Judges, drawings: Drawings) -> None:
-    images = judges.clip.embed(pictures(drawings.images))
-    best = (images @ judges.clip.read([c.text for c in COMBINATIONS]).T).argmax(1)
+def test_clip_ranks_the_right_caption_first(clip: ClipModel, drawings: Drawings) -> None:
+    images = clip.embed(pictures(drawings.images))
+    best = (images @ clip.read([c.text for c in COMBINATIONS]).T).argmax(1)
     assert (best == torch.arange(len(COMBINATIONS))).float().mean() >= 0.95
 
 
-def test_the_pipeline_draws_what_full_and_short_captions_say(pipeline: Any, judges: Judges) -> None:
+def test_the_pipeline_draws_what_full_and_short_captions_say(pipeline: Any) -> None:
     captions = [*COMBINATIONS[::12], *embedded.VOCABULARY.captions(["a {object}", "a {color} shape"])]
-    shots = [Shot(caption.text, UNSEEN + index) for index, caption in enumerate(captions)]
-    seen = judges.classifier(generate(pipeline, shots, SamplingSettings()))
+    look, rows = Look(15, 4.0, 32, 32), [PromptRow(str(i), c.text, UNSEEN + i) for i, c in enumerate(captions)]
+    made = PipelineSampler(pipeline)([Ask(row, 0, look) for row in rows])
+    seen = classify([Image.fromarray(picture) for picture in made])
     said = [s[domain] == word for c, s in zip(captions, seen, strict=True) for domain, word in c.concepts.items()]
     assert sum(said) / len(said) >= 0.97
 

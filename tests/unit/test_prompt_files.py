@@ -99,3 +99,10 @@ def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path: Path) -> 
 def test_rows_keep_every_column(tmp_path: Path) -> None:
     rows = read_rows(written(tmp_path, "prompt,evaluation_seed\na cat,7\na dog\n"), "key")
     assert rows == [{"prompt": "a cat", "evaluation_seed": "7"}, {"prompt": "a dog"}]
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused_where_that_matters(tmp_path: Path) -> None:
+    file = written(tmp_path, "prompt,seed\na cat,1\na cat, on a mat,2\na dog,3,\n")
+    assert [row["prompt"] for row in read_rows(file, "key")] == ["a cat", "a cat", "a dog"]
+    with pytest.raises(UserError, match="row 2 has more cells than the header; put quotes around"):
+        read_rows(file, "key", exact=True)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import atexit
 import re
+import shutil
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from PIL import Image
 
 from erase import embedded
 from erase.evaluation.report import Pair, choose, data_uri, flatten, misses, rank_kept, render, write_report
-from erase.evaluation.table import concept_groups, percent, points
+from erase.evaluation.table import concept_groups, percent
 from erase.shapes.drawing import draw
 from tests.unit.evaluation.test_plots import make_log
 from tests.unit.evaluation.test_table import make_results
@@ -20,8 +23,14 @@ STILL_STARS = {3, 17}
 """Which of the made-up pictures of stars show a star after erasure."""
 
 
-def picture(seen: dict[str, str], seed: int) -> Image.Image:
-    return Image.fromarray(draw(seen["object"], seen["color"], seen["style"], np.random.default_rng(seed)))
+PICTURES = Path(tempfile.mkdtemp(prefix="report-pictures-"))
+atexit.register(shutil.rmtree, PICTURES, ignore_errors=True)
+
+
+def picture(seen: dict[str, str], seed: int) -> Path:
+    file = PICTURES / f"{'-'.join(seen.values())}-{seed}.png"
+    Image.fromarray(draw(seen["object"], seen["color"], seen["style"], np.random.default_rng(seed))).save(file)
+    return file
 
 
 def make_pairs() -> list[Pair]:
@@ -81,13 +90,15 @@ def render_page(results: dict[str, Any] | None = None, pairs: list[Pair] | None 
 def test_verdict_stands_at_the_top() -> None:
     text = render_page().replace("\N{NO-BREAK SPACE}", " ")
     top = text[: text.index("<main>")]
-    assert "star is gone from 97 % of its pictures; other objects: 99.5 % right before, 98.9 % after." in top
+    assert "star is gone from 97 % of its 30 pictures (95 % interval 92.0 to 100.0)" in top
+    assert "other objects: 99.5 % right before, 98.9 % after (not shown to change)." in top
 
 
 def test_sections_come_in_order() -> None:
     assert re.findall(r'<section id="(\w+)"', render_page()) == [
         "pictures",
         "concepts",
+        "neighbours",
         "scores",
         "training",
         "reproduce",
@@ -96,25 +107,30 @@ def test_sections_come_in_order() -> None:
 
 def test_figures_in_the_table_are_those_of_the_results() -> None:
     results = make_results()
-    rows = {row[0]: row[1:] for row in Page(render_page(results)).rows if row}
+    rows = Page(render_page(results)).rows
+    of = {row[0]: row[1:] for row in rows if len(row) == 9}
     for row in [row for group in concept_groups(results) for row in group.rows]:
-        before, after = (results[side]["concepts"][row.concept] for side in ("base", "erased"))
-        assert rows[row.concept] == [
+        before, after = (results[side]["concepts"][row.name] for side in ("base", "erased"))
+        assert of[row.name] == [
             percent(before["accuracy"], 1),
             percent(after["accuracy"], 1),
-            points(before["accuracy"], after["accuracy"]),
+            row.difference,
+            row.difference_interval,
+            row.verdict,
             f"{before['clip']:.1f}",
             f"{after['clip']:.1f}",
             str(after["images"]),
         ]
-    assert rows["star"] == ["100.0 %", "3.0 %", "-97.0", "31.0", "12.3", "30"]
+    assert of["star"] == ["100.0 %", "3.0 %", "-97.0", "-102.0 to -92.0", "changed", "31.0", "12.3", "30"]
+    assert ["heart", "0.91", "99.5 %", "98.9 %", "-0.6", "-5.6 to +4.4", "kept"] in rows
+    assert ["red", "by hand", "99.5 %", "98.9 %", "-0.6", "-5.6 to +4.4", "lost"] in rows
 
 
 def test_words_from_outside_show_as_text() -> None:
     results, evil = make_results(), "<script>document.title = 'broken'</script>\"' onerror="
     results["command"] = evil
-    for side in ("base", "erased"):
-        results[side]["concepts"][evil] = results[side]["concepts"]["ring"]
+    for concepts in (results["base"]["concepts"], results["erased"]["concepts"], results["effects"]["concepts"]):
+        concepts[evil] = concepts["ring"]
     pair = Pair(evil, 1, {"object": "star"}, PAIRS[0].before, PAIRS[0].after, {"object": evil}, {"object": evil})
     page = render_page(results, [pair])
     assert "<script>document" not in page
@@ -124,7 +140,7 @@ def test_words_from_outside_show_as_text() -> None:
 
 def test_every_picture_says_what_it_shows() -> None:
     pictures = [image for image in Page(render_page()).all("img") if "data-part" not in image]
-    assert len(pictures) == 2 * (24 + 7 * 6)
+    assert len(pictures) == 2 * (24 + 7 * 6 + 6)  # red is looked at by hand
     for image in pictures:
         assert re.fullmatch(
             r"a \w+ \w+ in \w+ style, (before|after) erasure: seen as \w+, \w+, \w+", image["alt"] or ""
@@ -148,7 +164,7 @@ def test_failed_erasures_come_first() -> None:
 
 
 def test_damage_is_named_and_whether_it_was_there_before() -> None:
-    asked, wrong, first = {"object": "ring", "color": "red"}, {"object": "moon", "color": "blue"}, PAIRS[0]
+    asked, wrong, first = {"object": "ring", "color": "cyan"}, {"object": "moon", "color": "blue"}, PAIRS[0]
     pairs = [Pair("a ring", 0, asked, first.before, first.after, before, wrong) for before in (asked, wrong)]
     buttons = Page(render_page(pairs=pairs)).all("button")
     status = [button["data-status"] for button in buttons if "data-status" in button]
@@ -219,8 +235,9 @@ def test_written_page_of_240_pairs_is_under_5_megabytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("side", "kind"), [(32, "png"), (512, "jpeg")])
-def test_large_pictures_are_shrunk(side: int, kind: str) -> None:
-    uri = data_uri(Image.effect_noise((side, side), 60))
+def test_large_pictures_are_shrunk(side: int, kind: str, tmp_path: Path) -> None:
+    Image.effect_noise((side, side), 60).save(tmp_path / "noise.png")
+    uri = data_uri(tmp_path / "noise.png")
     assert uri.startswith(f"data:image/{kind};base64,")
     assert len(uri) < 80_000
 

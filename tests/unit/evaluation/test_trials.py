@@ -73,7 +73,7 @@ def test_a_setting_that_came_later_does_not_outdate_a_result_if_it_has_its_defau
 def test_a_trial_is_made_by_one_process_and_once(store: TrialStore, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def outcome(trial: Trial, _: Any) -> dict[str, Any]:
+    def outcome(trial: Trial, *_: Any) -> dict[str, Any]:
         TrialStore(store.folder, store.scratch).make([trial])  # a second worker, meanwhile: it finds the trial taken
         made.append(trial.name)
         (store.scratch / trial.name).mkdir()

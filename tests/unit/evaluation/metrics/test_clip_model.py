@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 
+from erase.embedded import WEIGHTS
 from erase.errors import UserError
-from erase.evaluation.clip_score import ClipScore
+from erase.evaluation.metrics.clip_model import ClipModel, load_clip
 from erase.shapes.drawing import draw
 from tests.unit.evaluation.tiny_judges import CLIP, save_clip
 
@@ -25,8 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def score(model: str) -> ClipScore:
-    return ClipScore(model)
+def score(model: str) -> ClipModel:
+    return ClipModel(model)
 
 
 def pictures() -> list[Image.Image]:
@@ -35,7 +37,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(draw(*each, rng)) for each in words]
 
 
-def test_a_score_is_100_times_the_cosine_of_the_features(score: ClipScore) -> None:
+def test_a_score_is_100_times_the_cosine_of_the_features(score: ClipModel) -> None:
     with torch.no_grad():
         shown = score.model.encode_image(torch.stack([score.preprocess(image) for image in pictures()]))
         said = score.model.encode_text(score.tokenizer(PROMPTS))
@@ -44,7 +46,7 @@ def test_a_score_is_100_times_the_cosine_of_the_features(score: ClipScore) -> No
     assert len({round(value, 3) for value in expected.tolist()}) == 3
 
 
-def test_each_picture_is_scored_with_its_own_prompt(score: ClipScore) -> None:
+def test_each_picture_is_scored_with_its_own_prompt(score: ClipModel) -> None:
     order = [2, 0, 1]
     shuffled = score([pictures()[i] for i in order], [PROMPTS[i] for i in order])
     plain = score(pictures(), PROMPTS)
@@ -53,32 +55,32 @@ def test_each_picture_is_scored_with_its_own_prompt(score: ClipScore) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_the_batch_size_does_not_change_a_score(score: ClipScore, batch_size: int) -> None:
+def test_the_batch_size_does_not_change_a_score(score: ClipModel, batch_size: int) -> None:
     assert score(pictures(), PROMPTS, batch_size=batch_size) == pytest.approx(score(pictures(), PROMPTS), abs=1e-3)
     assert score([], []) == []
 
 
-def test_features_have_length_1_and_scores_are_within_100(score: ClipScore) -> None:
+def test_features_have_length_1_and_scores_are_within_100(score: ClipModel) -> None:
     assert score.embed(pictures()).norm(dim=-1).tolist() == pytest.approx([1.0] * 3)
     assert score.read(PROMPTS).norm(dim=-1).tolist() == pytest.approx([1.0] * 3)
     assert all(-100 <= value <= 100 for value in score(pictures(), PROMPTS))
 
 
-def test_gray_and_transparent_pictures_are_scored_as_color(score: ClipScore) -> None:
+def test_gray_and_transparent_pictures_are_scored_as_color(score: ClipModel) -> None:
     image = pictures()[0]
     opaque = image.convert("RGBA")
     assert score([opaque], PROMPTS[:1]) == score([image], PROMPTS[:1])
     assert len(score([image.convert("L")], PROMPTS[:1])) == 1
 
 
-def test_the_context_is_the_models_own_and_a_long_prompt_is_cut(score: ClipScore) -> None:
+def test_the_context_is_the_models_own_and_a_long_prompt_is_cut(score: ClipModel) -> None:
     length = CLIP["model_cfg"]["text_cfg"]["context_length"]
     assert score.tokenizer(PROMPTS).shape == (3, length)
     long = " ".join(["star"] * 50)
     assert score(pictures()[:1], [long]) == pytest.approx(score(pictures()[:1], [f"{long} circle"]))
 
 
-def test_the_model_judges_in_float32_and_does_not_train(score: ClipScore) -> None:
+def test_the_model_judges_in_float32_and_does_not_train(score: ClipModel) -> None:
     assert not score.model.training
     assert {p.dtype for p in score.model.parameters()} == {torch.float32}
 
@@ -88,7 +90,7 @@ def test_a_folder_that_lacks_a_part_is_refused_by_name(model: str, tmp_path: Pat
     partial = Path(shutil.copytree(model.removeprefix("local-dir:"), tmp_path / "partial"))
     (partial / lost).unlink()
     with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
-        ClipScore(f"local-dir:{partial}")
+        ClipModel(f"local-dir:{partial}")
 
 
 def test_damaged_parts_are_refused_by_name(model: str, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_damaged_parts_are_refused_by_name(model: str, tmp_path: Path) -> None:
     weights = damaged / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
-        ClipScore(f"local-dir:{damaged}")
+        ClipModel(f"local-dir:{damaged}")
 
 
 def test_a_config_of_another_shape_is_refused_by_name(model: str, tmp_path: Path) -> None:
@@ -104,9 +106,54 @@ def test_a_config_of_another_shape_is_refused_by_name(model: str, tmp_path: Path
     wider = {**CLIP, "model_cfg": {**CLIP["model_cfg"], "embed_dim": 16}}
     (other / "open_clip_config.json").write_text(json.dumps(wider), encoding="utf-8")
     with pytest.raises(UserError, match=r"^clip: local-dir:.* cannot be loaded"):
-        ClipScore(f"local-dir:{other}")
+        ClipModel(f"local-dir:{other}")
 
 
 def test_an_unknown_model_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"^clip: no-such-model cannot be loaded"):
-        ClipScore("no-such-model")
+        ClipModel("no-such-model")
+
+
+def test_a_pickle_is_refused_even_beside_safetensors_that_open_clip_would_not_take(model: str, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(model.removeprefix("local-dir:"), tmp_path / "other"))
+    (other / "open_clip_model.safetensors").rename(other / "model.safetensors")
+    torch.save({}, other / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match=r"open_clip_pytorch_model.bin is a pickle, which can run code"):
+        ClipModel(f"local-dir:{other}")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-32", "", r"ViT-B-32 needs weights; its tags: openai"),
+        ("ViT-B-32", "no-such-tag", r"has no tag 'no-such-tag'; known: openai"),
+        ("shapes", "openai", r"brings its own weights, leave it empty"),
+        ("ViT-B-32", "openai", "cannot be loaded"),  # there is no network in a test
+        ("hf-hub:owner/name", "", "cannot be loaded"),
+    ],
+)
+def test_weights_that_are_unknown_or_cannot_be_had_are_refused(name: str, pretrained: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ClipModel(name, pretrained)
+
+
+def test_the_embedded_model_is_one_word_and_loaded_once() -> None:
+    clip = load_clip("shapes")
+    assert load_clip("shapes") is clip
+    assert clip.weights_hash == ClipModel(f"local-dir:{WEIGHTS / 'clip'}").weights_hash
+    assert clip.identity()["model"] == "shapes"
+
+
+def test_other_weights_have_another_hash(model: str, tmp_path: Path) -> None:
+    one, same, other = ClipModel(model), ClipModel(model), ClipModel(save_clip(tmp_path / "other", seed=1))
+    assert one.weights_hash == same.weights_hash != other.weights_hash
+    assert one.identity()["preprocessing"]["interpolation"] == "bicubic"
+
+
+def test_an_architecture_takes_a_safetensors_file(tmp_path: Path) -> None:
+    small = "test-tiny"
+    (tmp_path / f"{small}.json").write_text(json.dumps(CLIP["model_cfg"]), encoding="utf-8")
+    folder = Path(save_clip(tmp_path / "model").removeprefix("local-dir:"))
+    open_clip.add_model_config(tmp_path / f"{small}.json")
+    one = ClipModel(small, str(folder / "open_clip_model.safetensors"))
+    assert one.weights_hash == ClipModel(f"local-dir:{folder}").weights_hash

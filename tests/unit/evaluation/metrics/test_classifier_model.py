@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForImageClassification
 
 from erase.embedded import NONE, VOCABULARY
 from erase.errors import UserError
-from erase.evaluation.concept_classifier import ConceptClassifier
+from erase.evaluation.metrics.classifier_model import ClassifierModel
 from erase.shapes.drawing import draw
 from tests.unit.evaluation.tiny_judges import save_classifier
 
@@ -32,14 +33,14 @@ def pictures(count: int = 6) -> list[Image.Image]:
 
 
 def test_labels_are_sorted_into_their_domains(folder: Path) -> None:
-    assert ConceptClassifier(folder).domains == {
+    assert ClassifierModel(folder).domains == {
         "object": {0: "star", 2: "none", 4: "circle"},
         "color": {1: "red", 3: "blue", 5: "none"},
     }
 
 
 def test_each_picture_has_the_likeliest_label_of_each_domain(folder: Path) -> None:
-    classifier, shown = ConceptClassifier(folder), pictures()
+    classifier, shown = ClassifierModel(folder), pictures()
     found = classifier(shown)
     with torch.no_grad():
         logits = classifier.model(**classifier.processor(shown, return_tensors="pt")).logits
@@ -52,7 +53,7 @@ def test_each_picture_has_the_likeliest_label_of_each_domain(folder: Path) -> No
 
 @pytest.mark.parametrize("index", range(len(LABELS)))
 def test_a_label_that_is_pushed_up_wins_its_own_domain_alone(folder: Path, index: int) -> None:
-    classifier, shown = ConceptClassifier(folder), pictures(2)
+    classifier, shown = ClassifierModel(folder), pictures(2)
     before = classifier(shown)
     with torch.no_grad():
         classifier.model.classifier[-1].bias[index] += 100
@@ -63,24 +64,24 @@ def test_a_label_that_is_pushed_up_wins_its_own_domain_alone(folder: Path, index
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_the_batch_size_does_not_change_a_label(folder: Path, batch_size: int) -> None:
-    classifier, shown = ConceptClassifier(folder), pictures()
+    classifier, shown = ClassifierModel(folder), pictures()
     assert classifier(shown, batch_size=batch_size) == classifier(shown)
     assert classifier([]) == []
 
 
 def test_labels_without_a_domain_share_one(tmp_path: Path) -> None:
-    classifier = ConceptClassifier(save_classifier(tmp_path, ("cat", "dog")))
+    classifier = ClassifierModel(save_classifier(tmp_path, ("cat", "dog")))
     assert classifier.domains == {"label": {0: "cat", 1: "dog"}}
     assert classifier(pictures(1))[0]["label"] in ("cat", "dog")
 
 
 def test_a_label_may_hold_a_slash_before_its_last_part(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, ("art/style/van gogh",))
-    assert ConceptClassifier(folder).domains == {"art/style": {0: "van gogh"}}
+    assert ClassifierModel(folder).domains == {"art/style": {0: "van gogh"}}
 
 
 def test_more_than_ten_labels_keep_their_numbers(tmp_path: Path) -> None:
-    domains = ConceptClassifier(save_classifier(tmp_path)).domains
+    domains = ClassifierModel(save_classifier(tmp_path)).domains
     assert {domain: list(labels.values()) for domain, labels in domains.items()} == {
         domain: [*concepts, NONE] for domain, concepts in VOCABULARY.domains.items()
     }
@@ -90,8 +91,8 @@ def test_more_than_ten_labels_keep_their_numbers(tmp_path: Path) -> None:
 def test_weights_in_half_precision_judge_in_float32(folder: Path, tmp_path: Path) -> None:
     half = Path(shutil.copytree(folder, tmp_path / "half"))
     AutoModelForImageClassification.from_pretrained(folder).half().save_pretrained(half)
-    assert {p.dtype for p in ConceptClassifier(half).model.parameters()} == {torch.float32}
-    assert len(ConceptClassifier(half)(pictures())) == 6
+    assert {p.dtype for p in ClassifierModel(half).model.parameters()} == {torch.float32}
+    assert len(ClassifierModel(half)(pictures())) == 6
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "preprocessor_config.json"])
@@ -99,16 +100,16 @@ def test_a_folder_that_lacks_a_part_is_refused_by_name(folder: Path, tmp_path: P
     partial = Path(shutil.copytree(folder, tmp_path / "partial"))
     (partial / lost).unlink()
     with pytest.raises(UserError, match=r"^classifier: ") as caught:
-        ConceptClassifier(partial)
+        ClassifierModel(partial)
     assert str(partial) in str(caught.value)
 
 
 def test_a_pickle_is_not_read(folder: Path, tmp_path: Path) -> None:
     pickled = Path(shutil.copytree(folder, tmp_path / "pickled"))
-    torch.save(ConceptClassifier(folder).model.state_dict(), pickled / "pytorch_model.bin")
+    torch.save(ClassifierModel(folder).model.state_dict(), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"^classifier: "):
-        ConceptClassifier(pickled)
+        ClassifierModel(pickled)
 
 
 def test_damaged_weights_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
@@ -116,4 +117,24 @@ def test_damaged_weights_are_refused_by_name(folder: Path, tmp_path: Path) -> No
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"^classifier: "):
-        ConceptClassifier(damaged)
+        ClassifierModel(damaged)
+
+
+def test_weights_that_lack_a_tensor_are_refused_and_not_filled_with_noise(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    partial = Path(shutil.copytree(folder, tmp_path / "partial"))
+    weights = load_file(partial / "model.safetensors")
+    weights.pop("classifier.1.weight")
+    save_file(weights, partial / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"is damaged: its weights lack classifier.1.weight"):
+        ClassifierModel(partial)
+
+
+def test_the_embedded_classifier_is_one_word_and_knows_its_identity() -> None:
+    classifier = ClassifierModel("shapes")
+    assert [len(classifier.domains[domain]) for domain in ("object", "color", "style")] == [9, 7, 6]
+    identity = classifier.identity()
+    assert (identity["model"], identity["library"], identity["revision"]) == ("shapes", "transformers", None)
+    assert identity["preprocessing"]["size"] == {"height": 64, "width": 64}
+    json.dumps(identity)

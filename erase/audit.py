@@ -1,0 +1,36 @@
+"""`erase audit`, or `accelerate launch erase/audit.py`: shows what an erasure removed, kept and damaged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from erase.command_line import Arguments, run_command, stoppable
+from erase.evaluation.audit import REPORT, run_audit
+from erase.evaluation.audit_settings import Audit, output_of, plan_audit
+from erase.evaluation.table import print_table
+from erase.generation.dry_run import dry_run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command("audit", Audit, _audit, sys.argv[1:] if arguments is None else arguments, "dry_run")
+
+
+def _audit(audit: Audit, arguments: Arguments) -> None:
+    if "dry_run" in arguments.flags:
+        print("\n\n".join(dry_run(generation) for generation in plan_audit(audit).generations.values()))
+        return
+    show(audit, stoppable(lambda stop: run_audit(audit, stop)))
+
+
+def show(audit: Audit, results: Mapping[str, Any]) -> None:
+    """The figures in the terminal, once, whatever the number of processes."""
+    if results:
+        print_table(results)
+        print(f"Open {output_of(audit) / REPORT}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

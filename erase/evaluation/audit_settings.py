@@ -1,0 +1,209 @@
+"""The settings of `erase audit`, and what can be refused before a model is loaded or a file written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from erase import embedded
+from erase.components import STRICT
+from erase.errors import UserError, collect, refuse
+from erase.evaluation.metrics import METRICS, AnyMetric, ClipDistance, ClipScore, ConceptClassifier, PixelDistance
+from erase.generation.lora import NAME as LORA_NAME
+from erase.generation.prompts import PromptRow
+from erase.generation.settings import Generation, check_generation
+
+JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot")
+"""Metrics that say which concept a picture shows."""
+RESULTS, IMAGES = "results.json", "images"
+SHAPES_DEFAULTS: dict[str, Any] = {"num_inference_steps": 15, "guidance_scale": 4.0, "batch_size": 40}
+"""How Shapes World is sampled where the settings say nothing."""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Audit:
+    """Shows what an erasure removed, what it kept and what suffered; the same command again goes on."""
+
+    base: str = embedded.NAME
+    """the model before: `shapes` (embedded), a diffusers folder or a Hub id"""
+    base_revision: str | None = None
+    """branch, tag or commit, where the base is a Hub id"""
+    erased: Annotated[str, Field(min_length=1)]
+    """the model after: a diffusers folder such as a run's output, a Hub id, or LoRA weights for the base (a
+    *.safetensors file, or a folder with pytorch_lora_weights.safetensors and no model_index.json)"""
+    erased_revision: str | None = None
+    """branch, tag or commit, where the erased model is a Hub id"""
+    target: Annotated[str, Field(min_length=1)]
+    """the concept that should be gone, as the prompts' columns of concepts have it"""
+    also_erased: tuple[str, ...] = ()
+    """other concepts that went with it: their pictures count neither as forgotten nor as kept"""
+    neighbours: tuple[str, ...] = ()
+    """concepts of the prompts to look at beside the nearest ones"""
+    nearest: Annotated[int, Field(ge=0)] = 5
+    """how many of the target's nearest concepts, by their names' CLIP features, are looked at"""
+    prompts: str | None = None
+    """a CSV with the columns `prompt` and `concept/<domain>`; default for the base `shapes`: its full captions"""
+    images_per_prompt: Annotated[int, Field(ge=1)] = 1
+    """pictures of each prompt, before and after"""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """denoising steps, where a prompt's row says none; default 50, of the prompts `shapes` 15"""
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    """classifier-free guidance, where a row says none; default 7.5, of the prompts `shapes` 4"""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """pictures sampled at a time; default 8, of the prompts `shapes` 40"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """gives a set without seeds its own"""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """what the models compute in"""
+    metrics: tuple[Annotated[AnyMetric, Field(discriminator="name")], ...] = ()
+    """what is measured; default for the prompts `shapes`: its classifier and CLIP model, and how far pictures moved"""
+    judge: Literal["concept_classifier", "imagenet_classifier", "zero_shot"] | None = None
+    """the metric that says which concept a picture shows; default: the first of the metrics that can"""
+    base_images: Path | None = None
+    """folder of the base's pictures, made if absent: audits of one base may share it; default: in output_dir"""
+    erased_images: Path | None = None
+    """the same for the erased model's pictures: audits of its several targets may share it"""
+    output_dir: Path | None = None
+    """folder of pictures, scores, results.json and report.html; default: `<erased>-audit` beside an erased folder"""
+    overwrite: bool = False
+    """make the pictures and scores of an earlier audit again"""
+
+
+@plain_dataclass(frozen=True)
+class AuditPlan:
+    """An audit whose settings have been found good."""
+
+    audit: Audit
+    output: Path
+    rows: Sequence[PromptRow]
+    domain: str
+    generations: dict[str, Generation]
+    """Of the sides ``base`` and ``erased``."""
+    metrics: tuple[AnyMetric, ...]
+    judge: str
+
+
+def plan_audit(audit: Audit) -> AuditPlan:
+    """All that can be refused early is, at once; writes nothing."""
+    problems: list[str] = []
+    output = collect(problems, lambda: output_of(audit))
+    metrics = collect(problems, lambda: metrics_of(audit))
+    judge = collect(problems, lambda: judge_of(audit, metrics)) if metrics else None
+    rows: Sequence[PromptRow] | None = None
+    generations = collect(problems, lambda: generations_of(audit, output or Path("audit")))
+    for generation in (generations or {}).values():
+        found = collect(problems, lambda generation=generation: check_generation(generation))  # type: ignore[misc]
+        rows = found[0] if found else rows
+    domain = collect(problems, lambda: check_concepts(audit, rows or ())) if rows else None
+    refuse(list(dict.fromkeys(problems)))
+    if output is None or rows is None or domain is None or generations is None or metrics is None or judge is None:
+        raise UserError("the audit has no plan")
+    return AuditPlan(audit, output, rows, domain, generations, metrics, judge)
+
+
+def output_of(audit: Audit) -> Path:
+    """Where the audit goes."""
+    if audit.output_dir is not None:
+        return audit.output_dir
+    folder = Path(audit.erased).expanduser()
+    if not folder.exists():
+        raise UserError(f"output_dir: must be given, as {audit.erased} is no folder here to put the audit beside")
+    return folder.parent / f"{folder.resolve().name}-audit"
+
+
+def uses_shapes(audit: Audit) -> bool:
+    """Whether the prompts are those of Shapes World."""
+    return (audit.prompts or audit.base) == embedded.NAME
+
+
+def metrics_of(audit: Audit) -> tuple[AnyMetric, ...]:
+    """The metrics, each once; those of Shapes World where none are given and the prompts are its own."""
+    names = [metric.name for metric in audit.metrics]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"metrics: {repeated[0]} is given twice; its file of scores bears its name")
+    if audit.metrics:
+        return audit.metrics
+    if uses_shapes(audit):
+        clip = embedded.NAME
+        return (ConceptClassifier(), ClipScore(model=clip), ClipDistance(model=clip), PixelDistance())
+    raise UserError(
+        f"metrics: must be given for prompts of your own; one of {', '.join(JUDGES)} to say what a picture shows, and "
+        f"clip_score; known: {', '.join(METRICS)}"
+    )
+
+
+def judge_of(audit: Audit, metrics: Sequence[AnyMetric]) -> str:
+    """The metric that says which concept a picture shows."""
+    able = [metric.name for metric in metrics if metric.name in JUDGES]
+    if audit.judge is not None and audit.judge not in able:
+        raise UserError(f"judge: {audit.judge} is not among the metrics; add it there")
+    if not able:
+        raise UserError(f"metrics: none of them says which concept a picture shows; add one of {', '.join(JUDGES)}")
+    if "clip_score" not in [metric.name for metric in metrics]:
+        raise UserError("metrics: clip_score is missing; the report shows it for every concept")
+    return audit.judge or able[0]
+
+
+def generations_of(audit: Audit, output: Path) -> dict[str, Generation]:
+    """How the pictures of both sides are made: alike but for the model."""
+    prompts = audit.prompts or (embedded.NAME if uses_shapes(audit) else None)
+    if prompts is None:
+        raise UserError(f"prompts: must be given for the base {audit.base}; a CSV with `prompt` and `concept/<domain>`")
+    sampling: dict[str, Any] = dict(SHAPES_DEFAULTS) if uses_shapes(audit) else {}
+    for key in SHAPES_DEFAULTS:
+        if getattr(audit, key) is not None:
+            sampling[key] = getattr(audit, key)
+    base = Generation(
+        model=audit.base,
+        revision=audit.base_revision,
+        prompts=prompts,
+        images_per_prompt=audit.images_per_prompt,
+        seed=audit.seed,
+        dtype=audit.dtype,
+        output_dir=audit.base_images or output / IMAGES / "base",
+        overwrite=audit.overwrite and audit.base_images is None,
+        **sampling,
+    )
+    own: dict[str, Any] = {"model": audit.erased, "revision": audit.erased_revision}
+    if is_lora(Path(audit.erased).expanduser()):
+        own = {"lora": Path(audit.erased)}
+    own["output_dir"] = audit.erased_images or output / IMAGES / "erased"
+    own["overwrite"] = audit.overwrite and audit.erased_images is None
+    return {"base": base, "erased": replace(base, **own)}
+
+
+def is_lora(path: Path) -> bool:
+    """Whether a path names LoRA weights and no whole pipeline."""
+    if path.is_file():
+        return path.suffix == ".safetensors"
+    return (path / LORA_NAME).is_file() and not (path / "model_index.json").exists()
+
+
+def check_concepts(audit: Audit, rows: Sequence[PromptRow]) -> str:
+    """The target's domain; a concept that no prompt asks for is refused."""
+    known = {concept: domain for row in rows for domain, concept in row.concepts.items()}
+    if not known:
+        raise UserError("prompts: no row says which concept it asks for; add a column `concept/<domain>`")
+    problems = []
+    for key, names in (
+        ("target", [audit.target]),
+        ("also_erased", audit.also_erased),
+        ("neighbours", audit.neighbours),
+    ):
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 3) or sorted(known)[:10]
+                problems.append(f"{key}: no prompt asks for {name!r}; such as {', '.join(close)}")
+    refuse(problems)
+    domains = sorted({domain for row in rows for domain, concept in row.concepts.items() if concept == audit.target})
+    if len(domains) > 1:
+        raise UserError(f"target: {audit.target!r} is a concept of {' and of '.join(domains)}; name them apart")
+    return domains[0]

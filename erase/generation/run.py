@@ -1,0 +1,239 @@
+"""Generates a folder of images: any number of processes, stopped at any moment, the same folder in the end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from tqdm.auto import tqdm
+
+from erase.errors import UserError
+from erase.generation.folder import ImageFolder, Made, manifest_text, open_folder
+from erase.generation.header import check_same, default_look, make_header, read_header
+from erase.generation.plan import Ask, make_asks, pending
+from erase.generation.prompt_csv import canonical_csv
+from erase.generation.prompts import PromptRow
+from erase.generation.records import (
+    DONE,
+    HEADER,
+    IMAGES,
+    MANIFEST,
+    PARTS,
+    PROMPTS,
+    Written,
+    part_file,
+    part_files,
+    read_written,
+    remove_leftovers,
+    verified,
+)
+from erase.generation.sampler import MakeSampler, Sampler, load_sampler
+from erase.generation.settings import Generation, check_generation
+from erase.generation.writer import ImageWriter
+from erase.provenance import write_json, write_text
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others: their shares may take that much longer."""
+
+
+class Stop(Protocol):
+    """What may ask a run to end between two batches."""
+
+    received: int
+    """0 until it asks."""
+
+    def listen(self) -> AbstractContextManager[None]:
+        """Listens while the body runs."""
+
+
+class Stopped(Exception):
+    """The run was asked to end; what it has made is in its place."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one process knows of a run."""
+
+    generation: Generation
+    rows: list[PromptRow]
+    model: Path
+    asks: list[Ask]
+    accelerator: Accelerator
+    make_sampler: MakeSampler
+
+    @property
+    def folder(self) -> Path:
+        return self.generation.output_dir
+
+    def sampler(self) -> Sampler:
+        return self.make_sampler(self.generation, self.model, self.rows, self.accelerator.device)
+
+
+def generate_folder(
+    generation: Generation, stop: Stop | None = None, make_sampler: MakeSampler = load_sampler
+) -> ImageFolder:
+    """Makes what is missing of the settings' images, and returns the whole folder.
+
+    Every process calls it. An image depends on its row, on k and on the settings, never on the processes or on where
+    a run was stopped; :class:`Stopped` is raised where ``stop`` asks. A folder of other settings, or one that another
+    run is writing to, is refused.
+    """
+    rows, model = check_generation(generation)
+    asks = make_asks(rows, generation.images_per_prompt, default_look(generation, model))
+    accelerator = make_accelerator()
+    run = _Run(generation, rows, model, asks, accelerator, make_sampler)
+    main, folder = accelerator.is_main_process, generation.output_dir
+    header = _header(run) if main else {}
+    new = generation.overwrite or not (folder / HEADER).exists()
+    sampler = run.sampler() if new else None  # before anything is written: what it refuses leaves no folder
+    accelerator.wait_for_everyone()
+    with ExitStack() as held:
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(_locked(folder, fcntl.LOCK_EX))
+            _open(run, header, new)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        accelerator.wait_for_everyone()
+        if not main:
+            held.enter_context(_locked(folder, fcntl.LOCK_SH))
+        made = _make(run, sampler, stop)
+        if main:
+            _finish(run)
+        accelerator.wait_for_everyone()
+    return replace(open_folder(folder, verify=False), made=made)
+
+
+def make_accelerator() -> Accelerator:
+    """Accelerate's processes and devices; no model is wrapped."""
+    return Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+
+
+def _header(run: _Run) -> dict[str, Any]:
+    """The header of this run; a folder with another one is refused."""
+    generation, processes = run.generation, run.accelerator.num_processes
+    header = make_header(generation, run.rows, run.model, run.accelerator.device.type, processes)
+    if (run.folder / HEADER).exists() and not generation.overwrite:
+        check_same(run.folder, read_header(run.folder / HEADER), header)
+    return header
+
+
+@contextmanager
+def _locked(folder: Path, way: int) -> Iterator[int]:
+    """Holds the folder, alone or beside this run's other processes; the lock ends with the process at the latest."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, way | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "wait for its end, or end it"
+            raise UserError(f"output_dir: another run is writing to {folder}; {remedy}") from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
+    """Writes the header and the set, and gathers in one file what is there and whole."""
+    folder = run.folder
+    if run.generation.overwrite:
+        _empty(folder)
+    if new:
+        write_json(folder / HEADER, header)
+    for place in (IMAGES, PARTS):
+        (folder / place).mkdir(exist_ok=True)
+    remove_leftovers(folder, folder / IMAGES, folder / PARTS)
+    _write_if_other(folder / PROMPTS, canonical_csv(run.rows))
+    there = verified(folder, _notes(folder, folder / MANIFEST))
+    wanted = {ask.file for ask in run.asks}
+    done = part_file(folder, DONE)
+    write_text(done, "".join(note.line() for file, note in there.items() if file in wanted))
+    for part in part_files(folder):
+        if part != done:
+            part.unlink()
+    if len(wanted & there.keys()) < len(wanted):
+        (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Removes all but the header, which goes when the new one takes its place: a killed run leaves the folder known."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != HEADER:
+            entry.unlink()
+
+
+def _notes(folder: Path, *more: Path) -> list[Written]:
+    return [note for file in (*more, *part_files(folder)) for note in read_written(file)]
+
+
+def _write_if_other(file: Path, text: str) -> None:
+    if not file.is_file() or file.read_bytes() != text.encode():
+        write_text(file, text)
+
+
+def _make(run: _Run, sampler: Sampler | None, stop: Stop | None) -> Made:
+    """Samples this process's share of the batches that lack an image, and writes what they lack."""
+    process, count = run.accelerator.process_index, run.accelerator.num_processes
+    done = {note.file for note in read_written(part_file(run.folder, DONE))}
+    missing = len(run.asks) - len(done)
+    share = pending(run.asks, run.generation.batch_size, done)[process::count]
+    started = time.monotonic()
+    if share:
+        sampler = sampler or run.sampler()
+        started = time.monotonic()
+        bar = tqdm(total=sum(map(len, share)), desc=_title(count), disable=process > 0)
+        listening = stop.listen() if stop else nullcontext()
+        with bar, ImageWriter(run.folder, part_file(run.folder, process)) as writer, listening:
+            whole = _sample(share, done, sampler, writer, bar, stop)
+        if not whole:
+            there = len({note.file for note in _notes(run.folder)})
+            raise Stopped(f"{there:,} of {len(run.asks):,} images are in {run.folder}")
+    run.accelerator.wait_for_everyone()
+    return Made(missing, time.monotonic() - started)
+
+
+def _title(processes: int) -> str:
+    return "images" if processes == 1 else f"images of process 1 of {processes}"
+
+
+def _sample(
+    share: Sequence[tuple[Ask, ...]],
+    done: set[str],
+    sampler: Sampler,
+    writer: ImageWriter,
+    bar: Any,
+    stop: Stop | None,
+) -> bool:
+    """Whether the share was made to its end."""
+    for batch in share:
+        if stop and stop.received:
+            return False
+        images = sampler(batch)
+        lacking = [place for place, ask in enumerate(batch) if ask.file not in done]
+        writer.add([batch[place].file for place in lacking], [images[place] for place in lacking])
+        bar.update(len(batch))
+    return True
+
+
+def _finish(run: _Run) -> None:
+    """The manifest, once every image is there; then the notes of the processes go."""
+    written = {note.file: note for note in _notes(run.folder)}
+    lacking = [ask.file for ask in run.asks if ask.file not in written]
+    if lacking:
+        raise UserError(
+            f"output_dir: {len(lacking)} of {len(run.asks)} images were not made, such as {lacking[0]}: files were "
+            f"removed from {run.folder} while it was written; run the same command again"
+        )
+    _write_if_other(run.folder / MANIFEST, manifest_text(run.asks, written, read_header(run.folder / HEADER)))
+    shutil.rmtree(run.folder / PARTS)

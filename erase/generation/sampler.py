@@ -1,0 +1,85 @@
+"""Pixels of a batch from a diffusers pipeline, and how that pipeline is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from erase.diffusion.pipelines import load_pipeline, unknown_words
+from erase.errors import UserError, refuse
+from erase.generation.embeddings import PromptEmbeddings
+from erase.generation.lora import find_lora, fold_lora
+from erase.generation.plan import Ask
+from erase.generation.prompts import PromptRow
+from erase.generation.settings import Generation
+
+SHOWN = 5
+
+
+class Sampler(Protocol):
+    """Makes the images of a batch; all of its asks look alike."""
+
+    def __call__(self, batch: Sequence[Ask]) -> NDArray[np.uint8]:
+        """``[b, h, w, 3]``"""
+
+
+MakeSampler = Callable[[Generation, Path, Sequence[PromptRow], torch.device], Sampler]
+
+
+class PipelineSampler:
+    """Samples with the pipeline itself. An image's noise comes from its own generator, on the CPU."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline, self.embeddings = pipeline, PromptEmbeddings(pipeline)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Sequence[Ask]) -> NDArray[np.uint8]:
+        """``[b, h, w, 3]``; a picture that is not finite is refused, where diffusers would draw it black."""
+        look, guided = batch[0].look, batch[0].look.guidance_scale > 1
+        states = self.embeddings([ask.row.prompt for ask in batch])
+        empty = self.embeddings([""]).expand_as(states) if guided else None
+        pictures = self.pipeline(
+            prompt_embeds=states,
+            negative_prompt_embeds=empty,
+            num_inference_steps=look.steps,
+            guidance_scale=look.guidance_scale,
+            width=look.width,
+            height=look.height,
+            generator=[torch.Generator().manual_seed(ask.seed) for ask in batch],
+            output_type="pt",
+        ).images.float()
+        finite = pictures.isfinite().flatten(1).all(1).tolist()
+        refuse(
+            f"model: the picture of {ask.row.prompt!r}, seed {ask.seed}, is not finite; "
+            f"found dtype {self.pipeline.unet.dtype}; float32 has the widest range, else the model is damaged"
+            for ask, good in zip(batch, finite, strict=True)
+            if not good
+        )
+        return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def load_sampler(
+    generation: Generation, model: Path, rows: Sequence[PromptRow], device: torch.device
+) -> PipelineSampler:
+    """The settings' pipeline, without a safety checker, which would black out what an audit has to see."""
+    pipeline = load_pipeline(model)
+    pipeline.safety_checker = None
+    strange = unknown_words(pipeline, list(dict.fromkeys(row.prompt for row in rows)))
+    if strange:
+        shown = "; ".join(map(repr, strange[:SHOWN]))
+        raise UserError(
+            f"prompts: {len(strange)} prompts have a word that the model's tokenizer does not know: {shown}; "
+            "use words of its vocabulary"
+        )
+    if generation.lora:
+        fold_lora(pipeline, find_lora(generation.lora))
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        torch.nn.Module.to(
+            part, getattr(torch, generation.dtype)
+        )  # diffusers' own warns of layers to be left out: none
+    return PipelineSampler(pipeline.to(device))

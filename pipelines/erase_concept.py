@@ -1,0 +1,86 @@
+"""Erases and audits in one go: trains as a YAML says, then one audit for each target, in `<output_dir>-audit/`.
+
+    python pipelines/erase_concept.py --config configs/diffusion/shapes_star.yaml
+    python pipelines/erase_concept.py --config configs/diffusion/shapes_star.yaml --output_dir runs/one --seed 1
+    python pipelines/erase_concept.py --config my_run.yaml --audit my_audit.yaml
+
+Any key of `erase train` may follow. What is erased from another model than the embedded one needs `--audit`: a YAML of
+`erase audit` with `prompts` and `metrics`. A run that is there already is not trained again; start from nothing with
+`--overwrite`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from erase.audit import show
+from erase.command_line import complain, parse, quieten, stoppable
+from erase.config import build, differences, dump, load, read_yaml
+from erase.errors import UserError
+from erase.evaluation.audit import run_audit
+from erase.evaluation.audit_settings import Audit
+from erase.training.erasure import ErasureRun, erase_concepts
+from erase.training.interruption import Interrupted
+from erase.training.output import PROVENANCE
+
+
+def audits(run: ErasureRun, given: dict[str, Any]) -> Iterator[Audit]:
+    """One for each target; they share the pictures."""
+    place, concepts = Path(f"{run.output_dir}-audit"), [target.concept for target in run.targets]
+    shared = {"base_images": place / "images" / "base", "erased_images": place / "images" / "erased"}
+    for concept in concepts:
+        own = {
+            "base": run.model,
+            "base_revision": run.revision,
+            "erased": str(run.output_dir),
+            "target": concept,
+            "also_erased": [other for other in concepts if other != concept],
+            "output_dir": place if len(concepts) == 1 else place / concept.replace(" ", "-"),
+        }
+        yield build(Audit, {**shared, **own, **given})
+
+
+def work(config: Path, audit: Path | None, rest: list[str]) -> None:
+    run = load(ErasureRun, config, parse(rest, frozenset()).overrides)
+    given = read_yaml(audit) if audit else {}
+    if not is_made(run):
+        print(erase_concepts(run).describe())
+    for wanted in audits(run, given):
+        show(wanted, stoppable(partial(run_audit, wanted)))
+
+
+def is_made(run: ErasureRun) -> bool:
+    """Whether the run's model is there already; that of another run in its place is refused."""
+    file = run.output_dir / PROVENANCE
+    if run.overwrite or not file.is_file():
+        return False
+    changed = differences(json.loads(file.read_text(encoding="utf-8"))["config"], dump(run))
+    if changed:
+        raise UserError(f"output_dir: {run.output_dir} holds another run; give another, or --overwrite:", *changed)
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="of `erase train`")
+    parser.add_argument("--audit", type=Path, help="a YAML of `erase audit`; default: that of the embedded model")
+    given, rest = parser.parse_known_args()
+    quieten()
+    try:
+        work(given.config, given.audit, rest)
+    except UserError as error:
+        return complain("concept", error)
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

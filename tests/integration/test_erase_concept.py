@@ -1,0 +1,66 @@
+"""`pipelines/erase_concept.py`: a run and its audits, one for each target, on the same pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from erase import embedded
+from erase.generation.prompt_csv import write_prompt_set
+from erase.generation.prompts import vocabulary_set
+from pipelines import erase_concept
+
+SHORT = ["--max_train_steps", "1", "--latents.forget", "2", "--latents.retain", "4", "--latents.neutral", "0"]
+SHORT += ["--latents.steps", "1", "--train_batch_size", "2", "--probe_every", "0"]
+
+
+def go(patch: pytest.MonkeyPatch, *words: str) -> int:
+    torch.set_num_threads(1)
+    patch.setattr(sys, "argv", ["erase_concept.py", *words])
+    return erase_concept.main()
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A run of two targets, one step, and an audit of few prompts."""
+    folder = tmp_path_factory.mktemp("concept")
+    rows = vocabulary_set(embedded.VOCABULARY, embedded.FULL_TEMPLATE, seed=1)[::10]
+    write_prompt_set(rows, folder / "set.csv")
+    targets = "targets: [{concept: star}, {concept: moon}]"
+    (folder / "run.yaml").write_text(f"model: shapes\n{targets}\nforget_loss: {{name: negative_guidance}}\n")
+    metrics = "[{name: concept_classifier}, {name: clip_score, model: shapes}]"
+    sampling = "num_inference_steps: 1\nguidance_scale: 2\nbatch_size: 12"
+    (folder / "audit.yaml").write_text(f"prompts: {folder / 'set.csv'}\n{sampling}\nmetrics: {metrics}\n")
+    cache = ["--latents.cache_dir", str(folder / "cache")]
+    files = ["--config", str(folder / "run.yaml"), "--audit", str(folder / "audit.yaml")]
+    return [*files, "--output_dir", str(folder / "run"), *SHORT, *cache]
+
+
+def test_each_target_has_its_audit_and_a_second_go_trains_nothing(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go(monkeypatch, *words) == 0, capsys.readouterr().err
+    place = Path(words[words.index("--output_dir") + 1])
+    audits = Path(f"{place}-audit")
+    for target, other in (("star", "moon"), ("moon", "star")):
+        results = json.loads((audits / target / "results.json").read_text())
+        assert (results["target"], results["also_erased"]) == (target, [other])
+        assert other not in results["base"]["concepts"] and results["training"]["update"]["name"] == "lur"
+        assert (audits / target / "report.html").is_file()
+    assert sorted(folder.name for folder in (audits / "images").iterdir()) == ["base", "erased"]
+    made = (place / "provenance.json").read_bytes()
+    capsys.readouterr()
+    assert go(monkeypatch, *words) == 0
+    assert "denoiser evaluations" not in capsys.readouterr().out and (place / "provenance.json").read_bytes() == made
+
+
+def test_a_run_of_other_settings_is_not_audited_as_this_one(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go(monkeypatch, *words) == 0
+    assert go(monkeypatch, *words, "--learning_rate", "0.5") == 2
+    assert "learning_rate" in (message := capsys.readouterr().err) and "output_dir" in message
