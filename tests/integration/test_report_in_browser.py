@@ -168,6 +168,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     long = Pair("a" * 300, 2, {"object": "star"}, first.before, first.after, first.seen_before, {"object": "star"})
     results = make_results()
     results["command"] += f" --note '{evil}'"
+    interval = {"estimate": 0.1234, "low": 0.1, "high": 0.15, "n": 30}
+    results["moved"] = {"clip_distance": {"erased": interval, "kept": interval, "metric": "clip_distance"}}
+    results["distances"] = {"kid": {"identity": {}, "kept": interval}}
     file = tmp_path_factory.mktemp("report") / "report.html"
     write_report(file, results, [pair, long, *PAIRS], make_log(200))
     return file
