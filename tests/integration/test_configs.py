@@ -18,7 +18,7 @@ from erase.updates import LUR
 from tests.launch import ROOT
 from tests.tiny import draw_captioned
 
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted((ROOT / "configs" / "diffusion").rglob("*.yaml"))
 DEFAULT = ROOT / "erase" / "shapes" / "default.yaml"
 ALL = [*FILES, DEFAULT]
 STARTS = ("accelerate launch erase/train.py ", "erase train ")
