@@ -45,28 +45,24 @@ def gram_of(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
     """The Gram matrix of two gradients, a chunk at a time; it needs no copy of either."""
     device = retain[0].device
     size = CHUNK.get(device.type, LARGE_CHUNK)
-    pair = torch.empty(2, min(size, sum(g.numel() for g in retain)), dtype=torch.float64, device=device)
     total = torch.zeros(3, dtype=torch.float64, device=device)
-    filled = 0
-    for left, right in zip(_parts(retain, size), _parts(forget, size), strict=True):
-        if filled + left.numel() > pair.shape[1]:
-            total += _products(pair[:, :filled])
-            filled = 0
-        pair[0, filled : filled + left.numel()] = left
-        pair[1, filled : filled + left.numel()] = right
-        filled += left.numel()
-    return Gram(*(total + _products(pair[:, :filled])).tolist())
+    for r, f in zip(_chunks(retain, size), _chunks(forget, size), strict=True):
+        total += torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
+    return Gram(*total.tolist())
 
 
-def _parts(gradient: Sequence[Tensor], size: int) -> Iterator[Tensor]:
-    """A gradient's entries in order, at most ``size`` of one tensor at a time."""
-    return (part for tensor in gradient for part in tensor.reshape(-1).split(size))
-
-
-def _products(pair: Tensor) -> Tensor:
-    """|r|^2, <r, f> and |f|^2 of two rows."""
-    r, f = pair
-    return torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
+def _chunks(gradient: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+    """A gradient's entries in order, in float64, at most ``size`` at a time."""
+    held: list[Tensor] = []
+    room = size
+    for part in (part for tensor in gradient for part in tensor.reshape(-1).split(size)):
+        if part.numel() > room:
+            yield torch.cat(held).double()
+            held, room = [], size
+        held.append(part)
+        room -= part.numel()
+    if held:
+        yield torch.cat(held).double()
 
 
 class GramRule:
