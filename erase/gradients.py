@@ -121,11 +121,15 @@ def cosine(left: Tensor, right: Tensor) -> float:
 
 
 @torch.no_grad()
-def shift(parameters: Parameters, saved: Sequence[Tensor], direction: Sequence[Tensor], step: float) -> None:
-    """Sets the parameters to ``saved + step * direction``, in place."""
-    here = [p.data for p in parameters]
-    torch._foreach_copy_(here, list(saved))
-    torch._foreach_add_(here, list(direction), alpha=step)
+def shift(parameters: Parameters, direction: Sequence[Tensor], step: float) -> None:
+    """Moves the parameters by ``step * direction``, in place."""
+    torch._foreach_add_([p.data for p in parameters], list(direction), alpha=step)
+
+
+@torch.no_grad()
+def restore(parameters: Parameters, saved: Sequence[Tensor]) -> None:
+    """Puts ``saved`` back, bit for bit."""
+    torch._foreach_copy_([p.data for p in parameters], list(saved))
 
 
 @contextmanager
@@ -135,4 +139,4 @@ def preserved(parameters: Parameters) -> Iterator[list[Tensor]]:
     try:
         yield saved
     finally:
-        torch._foreach_copy_([p.data for p in parameters], saved)
+        restore(parameters, saved)

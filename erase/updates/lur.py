@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from erase.components import STRICT
-from erase.gradients import Parameters, average, clear, gradients, preserved, shift, sketch
+from erase.gradients import Parameters, average, clear, gradients, preserved, restore, shift, sketch
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.randomness import derive
 from erase.updates.alpha import Alpha, CorrectionAlpha
@@ -108,10 +108,11 @@ def chained(
     clear(parameters)
     with preserved(parameters) as saved:
         kept = gather_on_top(retain, parameters)
-        shift(parameters, saved, gradients(parameters), -step.alpha)
+        shift(parameters, gradients(parameters), -step.alpha)
         clear(parameters)
         ahead = gather_on_top(forget, parameters)
-        shift(parameters, saved, gradients(parameters), -step.alpha)
+        restore(parameters, saved)
+        shift(parameters, gradients(parameters), -step.alpha)
         again = gather_second(retain, parameters, ahead, state, step.combination, retain_first=False)
     correction = ratio(again.sketch - kept.sketch, kept.sketch + ahead.sketch)
     return report(kept, ahead, state, 3, step.alpha, correction)
@@ -125,10 +126,10 @@ def exact(retain: Objective, forget: Objective, parameters: Parameters, state: U
     """
     clear(parameters)
     with sdpa_kernel(SDPBackend.MATH):
-        with preserved(parameters) as saved:
+        with preserved(parameters):
             kept = gather_on_top(retain, parameters)
             plain = [g.clone() for g in gradients(parameters)]
-            shift(parameters, saved, plain, -step.alpha)
+            shift(parameters, plain, -step.alpha)
             clear(parameters)
             ahead = gather_on_top(forget, parameters)
         curved = _hessian_vector_product(retain, parameters)

@@ -80,9 +80,9 @@ def one_after_the_other(
     if step == 0:
         seen = gather_on_top(first, parameters)
         return seen, gather_second(second, parameters, seen, state, combination, retain_first)
-    with preserved(parameters) as saved:
+    with preserved(parameters):
         seen = gather_on_top(first, parameters)
-        shift(parameters, saved, gradients(parameters), -step)
+        shift(parameters, gradients(parameters), -step)
         return seen, gather_second(second, parameters, seen, state, combination, retain_first)
 
 

@@ -19,6 +19,7 @@ from erase.gradients import (
     mean_over_processes,
     parameter_norm,
     preserved,
+    restore,
     shift,
     sketch,
     world_size,
@@ -145,11 +146,13 @@ def test_cosine_stays_within_one(values: list[float]) -> None:
     assert -1.0 <= cosine(vector, vector * 1.7) <= 1.0
 
 
-def test_shift_sets_saved_plus_step_times_direction_in_place() -> None:
-    p = nn.Parameter(torch.tensor([9.0, 9.0]))
+def test_shift_moves_by_step_times_direction_in_place_and_restore_puts_back() -> None:
+    p = nn.Parameter(torch.tensor([1.0, 2.0]))
     place = p.data_ptr()
-    shift([p], [torch.tensor([1.0, 2.0])], [torch.tensor([4.0, -8.0])], -0.25)
+    shift([p], [torch.tensor([4.0, -8.0])], -0.25)
     assert p.tolist() == [0.0, 4.0]
+    restore([p], [torch.tensor([9.0, 8.0])])
+    assert p.tolist() == [9.0, 8.0]
     assert p.data_ptr() == place
     assert p.requires_grad
 

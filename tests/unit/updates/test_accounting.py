@@ -95,9 +95,9 @@ def test_all_reduces_of_an_update_do_not_grow_with_the_number_of_tensors(reports
 
 def apart(problem: Problem, objective: Objective, along: Tensors | None = None, length: float = 0.0) -> Tensors:
     """An objective's gradient alone, at theta + length * along."""
-    with preserved(problem.parameters) as saved:
+    with preserved(problem.parameters):
         if along is not None:
-            shift(problem.parameters, saved, along, length)
+            shift(problem.parameters, along, length)
         clear(problem.parameters)
         gather(objective, problem.parameters)
         return [g.clone() for g in gradients(problem.parameters)]
