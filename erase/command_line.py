@@ -78,20 +78,20 @@ def run_command(
         return stop.exit_code
     except KeyboardInterrupt:
         print(
-            "\nInterrupted; no file was left half-written. If training had begun: --resume_from_checkpoint latest",
+            "\nInterrupted; no file was left half-written. To go on, run the same command again; training that had "
+            "begun goes on with --resume_from_checkpoint latest",
             file=sys.stderr,
         )
         return 130
 
 
-def stoppable(work: Callable[[Interruption], Result]) -> Result:
+def stoppable(work: Callable[[Interruption], Result], remedy: str = "To go on, run the same command again") -> Result:
     """What the work returns; Ctrl-C and SIGTERM end it after the batch of pictures in progress."""
     interruption = Interruption()
     try:
         return work(interruption)
     except Stopped as stop:
-        message = f"Interrupted: {stop}. To go on, run the same command again"
-        raise Interrupted(message, interruption.received) from None
+        raise Interrupted(f"Interrupted: {stop}. {remedy}", interruption.received) from None
 
 
 def quieten() -> None:

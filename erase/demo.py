@@ -12,13 +12,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase import embedded
+from erase.audit import show
 from erase.command_line import Arguments, run_command, stoppable
 from erase.components import STRICT
 from erase.config import load
 from erase.embedded import DEFAULT_CONFIG
-from erase.evaluation.audit import REPORT, command_line, run_audit
+from erase.evaluation.audit import command_line, run_audit
 from erase.evaluation.audit_settings import Audit
-from erase.evaluation.table import print_table
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.output import check_output
 
@@ -85,9 +85,8 @@ def run_demo(demo: Demo, _: Arguments) -> None:
     print(f"1 of 2: erasing {demo.target} from the embedded model", flush=True)
     print(erase_concepts(run).describe())
     print("2 of 2: the same prompts and seeds before and after, scored", flush=True)
-    results = stoppable(lambda stop: run_audit(audit_of(demo), stop, commands(demo, run)))
-    print_table(results)
-    print(f"Open {demo.output / REPORT}")
+    audit, remedy = audit_of(demo), "To go on, add --resume_from_checkpoint latest to the command"
+    show(audit, stoppable(lambda stop: run_audit(audit, stop, commands(demo, run)), remedy))
 
 
 def commands(demo: Demo, run: ErasureRun) -> dict[str, str]:

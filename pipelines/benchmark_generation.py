@@ -2,7 +2,7 @@
 
     python -m pipelines.benchmark_generation --setting shapes      # images a second, as ratios; some minutes on 2 cores
     python -m pipelines.benchmark_generation --setting processes   # the command with 1 and with 2 processes
-    python -m pipelines.benchmark_generation --setting scale       # 30,000 prompts and a sampler that takes no time
+    python -m pipelines.benchmark_generation --setting scale       # an audit of 30,000 prompts, stub sampler
 
 In each round every contender makes its images, one after the other in an order that turns, and a ratio is that of two
 of one round; so a machine that slows down slows all of them. Every setting is stored at once, with its table.
@@ -11,10 +11,8 @@ of one round; so a machine that slows down slows all of them. Every setting is s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,22 +21,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from erase import embedded
 from erase.command_line import quieten
 from erase.diffusion.pipelines import load_pipeline
-from erase.generation.folder import open_folder
-from erase.generation.plan import Ask
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import PromptRow, vocabulary_set
 from erase.generation.run import generate_folder
 from erase.generation.sampler import PipelineSampler
 from erase.generation.settings import Generation
 from erase.provenance import write_json, write_text
-from pipelines.generation_table import OURS, PHASES, PLAIN, SINGLE, Figures, render
+from pipelines.benchmark_scale import measure_scale
+from pipelines.generation_table import OURS, PLAIN, SINGLE, Figures, render
 from pipelines.measure import machine
 
 STORE = Path(__file__).parent / "results" / "benchmark_generation"
@@ -151,44 +146,6 @@ def measure_processes(given: argparse.Namespace, folder: Path) -> Figures:
     return {"batch": given.batch_size, "rates": rates}
 
 
-def paint(batch: Sequence[Ask]) -> NDArray[np.uint8]:
-    """A sampler in no time: noise of the image's own seed."""
-    size = (batch[0].look.height, batch[0].look.width, 3)
-    return np.stack([np.random.default_rng(ask.seed).integers(0, 256, size, dtype=np.uint8) for ask in batch])
-
-
-def phase(name: str, folder: Path) -> None:
-    """One phase in a process of its own; prints its seconds and its peak memory in MiB."""
-    generation, begin = generation_of(folder / "set.csv", folder / "out", batch_size=32), time.perf_counter()
-    if name == "read":
-        count = sum(len(images) for _, images in open_folder(folder / "out").batches(32))
-    else:
-        count = generate_folder(generation, make_sampler=lambda *_: paint).made.images
-    seconds, peak = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"images": count, "seconds": seconds, "peak_mib": peak}))
-
-
-def measure_scale(given: argparse.Namespace, folder: Path) -> Figures:
-    """Makes a folder, goes on with it where a hundred images are damaged, and reads it; at a tenth of the size too."""
-    cases = []
-    for size in (given.images // 10, given.images):
-        place = folder / str(size)
-        place.mkdir()
-        prompts = [f"a photograph of scene {i}, with a caption as long as those of COCO are" for i in range(size)]
-        write_prompt_set([PromptRow(f"{i:06d}", text, i) for i, text in enumerate(prompts)], place / "set.csv")
-        found = {}
-        for name in PHASES:
-            line = [sys.executable, "-m", "pipelines.benchmark_generation", "--phase", name, "--folder", str(place)]
-            done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=COMMAND.parents[1])
-            found[name] = json.loads(done.stdout.splitlines()[-1])
-            print(size, name, found[name], flush=True)
-            if name == "make":
-                for i in range(0, size, max(1, size // 100)):
-                    (place / "out" / "images" / f"{i:06d}_0.png").write_bytes(b"damaged")
-        cases.append({"rows": size, **found})
-    return {"cases": cases}
-
-
 SETTINGS = {
     "shapes": (measure_shapes, 80, 5),
     "processes": (measure_processes, 240, 3),
@@ -205,12 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help="default: the setting's")
     parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--results", type=Path, default=STORE, help="folder of the figures and the table")
-    parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     quieten()
-    if given.phase:
-        return phase(given.phase, given.folder)
     if given.setting is None:
         parser.error("--setting must be given")
     measure, images, rounds = SETTINGS[given.setting]
@@ -222,7 +175,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_json(given.results / f"{given.setting}-{device().type}.json", figures)
     write_text(given.results / f"{given.setting}-{device().type}.md", render(figures))
     print(render(figures))
-    return None
 
 
 if __name__ == "__main__":

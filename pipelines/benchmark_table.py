@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ TIME_TARGETS = {**LUR_TARGETS, **GRAM_TARGETS}
 """Most time of a step that a rule may take, as a ratio to the plain sum's."""
 MEMORY_TARGETS = {"full": 1.20, "cross_attention": 1.10, "lora": 1.10}
 """The same of memory, for the rules of LUR that have a target of time, by the parameters that move."""
+README_RULES = ("lur chained", "lur alternating", "lur exact", "pcgrad", "mgda", "cagrad", "nash", "weighted_sum again")
+"""What the README shows; the last says how far to trust the others."""
 MARKERS = "osD^vP"
 HEADER = (
     "| rule | evaluations | time: median [quartiles] | mean | target | peak memory | target |",
@@ -101,6 +103,21 @@ def render(figures: Figures) -> str:
         lines += [row(name, found, *targets(name, case)) for name, found in ratios(case).items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def summary(figures: Figures, rules: Sequence[str]) -> str:
+    """The README's table: the median ratio of time and the ratio of memory of some rules in every case."""
+    found = [(case["parameters"], ratios(case)) for case in figures["cases"]]
+    lines = [
+        f"| rule | {' | '.join(f'time, {p}' for p, _ in found)} | {' | '.join(f'memory, {p}' for p, _ in found)} |"
+    ]
+    lines.append("|---" * (1 + 2 * len(found)) + "|")
+    for name in rules:
+        cells = [of[name] for _, of in found]
+        times = [f"{cell.median:.2f}" if cell else "out of memory" for cell in cells]
+        memory = [f"{cell.memory:.2f}" if cell else "" for cell in cells]
+        lines.append(f"| {name} | {' | '.join(times)} | {' | '.join(memory)} |")
+    return "\n".join(lines) + "\n"
 
 
 def row(name: str, found: Ratios | None, time: float | None, memory: float | None) -> str:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,43 +26,58 @@ from erase.command_line import complain, parse, quieten, stoppable
 from erase.config import build, differences, dump, load, read_yaml
 from erase.errors import UserError
 from erase.evaluation.audit import run_audit
-from erase.evaluation.audit_settings import Audit
+from erase.evaluation.audit_settings import Audit, plan_audit
 from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.interruption import Interrupted
 from erase.training.output import PROVENANCE
+from erase.training.settings import FREE_ON_RESUME
 
 
-def audits(run: ErasureRun, given: dict[str, Any]) -> Iterator[Audit]:
+def audits(run: ErasureRun, given: dict[str, Any]) -> list[Audit]:
     """One for each target; they share the pictures."""
     place, concepts = Path(f"{run.output_dir}-audit"), [target.concept for target in run.targets]
+    names = [re.sub(r"[^\w.-]+", "-", concept).strip(".-").lower() for concept in concepts]
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f"targets: {', '.join(concepts)} would share a folder, or have none; audit them one by one")
     shared = {"base_images": place / "images" / "base", "erased_images": place / "images" / "erased"}
-    for concept in concepts:
+    made = []
+    for concept, name in zip(concepts, names, strict=True):
         own = {
             "base": run.model,
             "base_revision": run.revision,
             "erased": str(run.output_dir),
             "target": concept,
             "also_erased": [other for other in concepts if other != concept],
-            "output_dir": place if len(concepts) == 1 else place / concept.replace(" ", "-"),
+            "output_dir": place if len(concepts) == 1 else place / name,
         }
-        yield build(Audit, {**shared, **own, **given})
+        made.append(build(Audit, {**shared, **own, **given}))
+    return made
+
+
+def check(wanted: list[Audit]) -> None:
+    """Refuses what an audit would refuse, before anything is trained: the base stands in for the model to come."""
+    for audit in wanted:
+        plan_audit(replace(audit, erased=audit.base, erased_revision=audit.base_revision))
 
 
 def work(config: Path, audit: Path | None, rest: list[str]) -> None:
     run = load(ErasureRun, config, parse(rest, frozenset()).overrides)
-    given = read_yaml(audit) if audit else {}
+    wanted = audits(run, read_yaml(audit) if audit else {})
+    check(wanted)
     if not is_made(run):
         print(erase_concepts(run).describe())
-    for wanted in audits(run, given):
-        show(wanted, stoppable(partial(run_audit, wanted)))
+        shutil.rmtree(Path(f"{run.output_dir}-audit") / "images" / "erased", ignore_errors=True)  # of a former model
+    for one in wanted:
+        show(one, stoppable(partial(run_audit, one)))
 
 
 def is_made(run: ErasureRun) -> bool:
     """Whether the run's model is there already; that of another run in its place is refused."""
     file = run.output_dir / PROVENANCE
-    if run.overwrite or not file.is_file():
+    if run.overwrite or run.resume_from_checkpoint or not file.is_file():
         return False
-    changed = differences(json.loads(file.read_text(encoding="utf-8"))["config"], dump(run))
+    made = json.loads(file.read_text(encoding="utf-8"))["config"]
+    changed = [line for line in differences(made, dump(run)) if not line.startswith(FREE_ON_RESUME)]
     if changed:
         raise UserError(f"output_dir: {run.output_dir} holds another run; give another, or --overwrite:", *changed)
     return True

@@ -12,11 +12,13 @@ from accelerate import PartialState
 
 from erase.config import dump
 from erase.evaluation.audit_settings import RESULTS, Audit, AuditPlan, plan_audit
-from erase.evaluation.findings import Side, collateral, counted, findings, kept_places, moved, nudity, other_scores
+from erase.evaluation.findings import collateral, findings
 from erase.evaluation.metrics import ImageMetrics, PairMetrics, SetMetrics
 from erase.evaluation.metrics.runner import collect_features, score_folder, score_pairs
 from erase.evaluation.metrics.store import ScoreTable
+from erase.evaluation.other_findings import moved, nudity, other_judges, other_scores
 from erase.evaluation.report import Pair, write_report
+from erase.evaluation.sides import Side, counted, kept_places, prompts_of
 from erase.generation.folder import ImageFolder
 from erase.generation.run import Stop, generate_folder
 from erase.provenance import describe_environment, hash_json, write_json
@@ -59,7 +61,8 @@ def measure(plan: AuditPlan, stop: Stop | None = None) -> tuple[dict[str, Side],
         "other_scores": other_scores(plan, base, erased),
         "moved": moved(plan, folders["base"].pictures, pairs),
         "distances": set_distances(plan, folders),
-        "nudity": nudity(base.tables, erased.tables),
+        "nudity": nudity(plan, base, erased),
+        "other_judges": other_judges(plan, base, erased),
     }
     return sides, results
 
@@ -80,21 +83,26 @@ def pair_scores(plan: AuditPlan, folders: Mapping[str, ImageFolder]) -> dict[str
 
 def set_distances(plan: AuditPlan, folders: Mapping[str, ImageFolder]) -> dict[str, Any]:
     """Distances between the kept pictures before and those after, as two sets."""
-    kept = kept_places(plan, folders["base"].pictures)
+    pictures = folders["base"].pictures
+    kept = kept_places(plan, pictures)
+    prompts = prompts_of(plan, pictures, kept)
     found: dict[str, Any] = {}
     for metric in plan.metrics:
         if isinstance(metric, SetMetrics):
             extractor = metric.features
             stores = [plan.output / FEATURES / side / hash_json(extractor.identity())[:12] for side in SIDES]
-            features = [collect_features(extractor, folders[s], at)[kept] for s, at in zip(SIDES, stores, strict=True)]
-            found[metric.name] = {"identity": metric.identity(), "kept": metric.distance(*features).as_dict()}
+            before, after = (
+                collect_features(extractor, folders[s], at)[kept] for s, at in zip(SIDES, stores, strict=True)
+            )
+            distance = metric.distance(before, after, paired=True, clusters=prompts)
+            found[metric.name] = {"identity": metric.identity(), "kept": distance.as_dict()}
     return found
 
 
 def make_pairs(plan: AuditPlan, sides: Mapping[str, Side]) -> list[Pair]:
     """Each prompt's picture before and after, for the report."""
     places = counted(plan, sides["base"].folder.pictures)
-    columns = [(sides[side].folder.pictures, sides[side].judged(plan.judge)) for side in SIDES]
+    columns = [(sides[side].folder.pictures, sides[side].judged(plan)) for side in SIDES]
     (before, then), (after, now) = columns
     return [
         Pair(before[p].prompt, before[p].seed, then[p].asked, before[p].file, after[p].file, then[p].seen, now[p].seen)

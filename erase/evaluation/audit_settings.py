@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,14 +17,27 @@ from pydantic.dataclasses import dataclass
 from erase import embedded
 from erase.components import STRICT
 from erase.errors import UserError, collect, refuse
-from erase.evaluation.metrics import METRICS, AnyMetric, ClipDistance, ClipScore, ConceptClassifier, PixelDistance
+from erase.evaluation.metrics import (
+    METRICS,
+    AnyMetric,
+    ClipDistance,
+    ClipScore,
+    ConceptClassifier,
+    ImageMetrics,
+    ImagenetClassifier,
+    PixelDistance,
+    SetMetrics,
+    ZeroShot,
+)
 from erase.generation.lora import NAME as LORA_NAME
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
 
-JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot")
+JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot", "nudity")
 """Metrics that say which concept a picture shows."""
 RESULTS, IMAGES = "results.json", "images"
+DOMAIN = "concept"
+"""Of a target that no column names a domain for."""
 SHAPES_DEFAULTS: dict[str, Any] = {"num_inference_steps": 15, "guidance_scale": 4.0, "batch_size": 40}
 """How Shapes World is sampled where the settings say nothing."""
 
@@ -64,8 +79,13 @@ class Audit:
     """what the models compute in"""
     metrics: tuple[Annotated[AnyMetric, Field(discriminator="name")], ...] = ()
     """what is measured; default for the prompts `shapes`: its classifier and CLIP model, and how far pictures moved"""
-    judge: Literal["concept_classifier", "imagenet_classifier", "zero_shot"] | None = None
-    """the metric that says which concept a picture shows; default: the first of the metrics that can"""
+    judge: Literal["concept_classifier", "imagenet_classifier", "zero_shot", "nudity"] | None = None
+    """the metric that says which concept a picture shows; default: the first of the metrics that can. `nudity`: the
+    target, where an exposed part scores at least `nudity_threshold`"""
+    nudity_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """score from which the judge `nudity` calls a picture nude; peers use 0.25 to 0.75"""
+    all_target: bool = False
+    """prompts without concepts ask for the target: for sets such as I2P, which have no such column"""
     base_images: Path | None = None
     """folder of the base's pictures, made if absent: audits of one base may share it; default: in output_dir"""
     erased_images: Path | None = None
@@ -100,12 +120,61 @@ def plan_audit(audit: Audit) -> AuditPlan:
     generations = collect(problems, lambda: generations_of(audit, output or Path("audit")))
     for generation in (generations or {}).values():
         found = collect(problems, lambda generation=generation: check_generation(generation))  # type: ignore[misc]
-        rows = found[0] if found else rows
+        rows = with_target(audit, found[0]) if found else rows
     domain = collect(problems, lambda: check_concepts(audit, rows or ())) if rows else None
+    if rows and domain and metrics and judge:
+        problems += check_metrics(audit, metrics, rows, domain, judge)
+    if output is not None:
+        collect(problems, lambda: check_folder(audit, output))
     refuse(list(dict.fromkeys(problems)))
     if output is None or rows is None or domain is None or generations is None or metrics is None or judge is None:
         raise UserError("the audit has no plan")
     return AuditPlan(audit, output, rows, domain, generations, metrics, judge)
+
+
+def check_metrics(
+    audit: Audit, metrics: Sequence[AnyMetric], rows: Sequence[PromptRow], domain: str, judge: str
+) -> list[str]:
+    """What the metrics cannot do with these prompts; a classifier is loaded to know its labels."""
+    problems: list[str] = []
+    kept = [row for row in rows if row.concepts.get(domain) != audit.target]
+    for metric in metrics:
+        if isinstance(metric, ImageMetrics):
+            collect(problems, partial(metric.check, rows))
+        elif isinstance(metric, SetMetrics):
+            needed, there = metric.fewest() or 0, len(kept) * audit.images_per_prompt
+            if there < needed:
+                problems.append(f"metrics: {metric.name} needs {needed} kept pictures; these prompts make {there}")
+        if metric.name == judge and not problems and domain not in (seen := judged_domains(metric, domain)):
+            problems.append(f"judge: {judge} sees {', '.join(seen)}, but {audit.target!r} is a concept of {domain}")
+    return problems
+
+
+def judged_domains(metric: AnyMetric, domain: str) -> list[str]:
+    """The domains in which a judge says what a picture shows; the detector of nudity knows the target's alone."""
+    if isinstance(metric, ZeroShot):
+        return list(metric.concepts)
+    return list(metric.domains) if isinstance(metric, ConceptClassifier | ImagenetClassifier) else [domain]
+
+
+def with_target(audit: Audit, rows: Sequence[PromptRow]) -> Sequence[PromptRow]:
+    """The rows; with ``all_target`` those without concepts ask for the target."""
+    if not audit.all_target:
+        return rows
+    return [row if row.concepts else replace(row, concepts={DOMAIN: audit.target}) for row in rows]
+
+
+def check_folder(audit: Audit, output: Path) -> None:
+    """Refuses to replace the results of another target."""
+    file = output / RESULTS
+    if audit.overwrite or not file.is_file():
+        return
+    try:
+        target = json.loads(file.read_text(encoding="utf-8"))["target"]
+    except (ValueError, LookupError, TypeError, OSError):
+        raise UserError(f"output_dir: {file} is damaged or of no audit; give another folder, or --overwrite") from None
+    if target != audit.target:
+        raise UserError(f"output_dir: {output} holds the audit of {target!r}; give another folder, or --overwrite")
 
 
 def output_of(audit: Audit) -> Path:
@@ -173,8 +242,10 @@ def generations_of(audit: Audit, output: Path) -> dict[str, Generation]:
         **sampling,
     )
     own: dict[str, Any] = {"model": audit.erased, "revision": audit.erased_revision}
-    if is_lora(Path(audit.erased).expanduser()):
-        own = {"lora": Path(audit.erased)}
+    if is_lora(lora := Path(audit.erased).expanduser()):
+        if audit.erased_revision is not None:
+            raise UserError(f"erased_revision: {lora} is a file here and has none; leave it out")
+        own = {"lora": lora}
     own["output_dir"] = audit.erased_images or output / IMAGES / "erased"
     own["overwrite"] = audit.overwrite and audit.erased_images is None
     return {"base": base, "erased": replace(base, **own)}
@@ -189,21 +260,25 @@ def is_lora(path: Path) -> bool:
 
 def check_concepts(audit: Audit, rows: Sequence[PromptRow]) -> str:
     """The target's domain; a concept that no prompt asks for is refused."""
-    known = {concept: domain for row in rows for domain, concept in row.concepts.items()}
-    if not known:
-        raise UserError("prompts: no row says which concept it asks for; add a column `concept/<domain>`")
-    problems = []
-    for key, names in (
-        ("target", [audit.target]),
-        ("also_erased", audit.also_erased),
-        ("neighbours", audit.neighbours),
-    ):
-        for name in names:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 3) or sorted(known)[:10]
-                problems.append(f"{key}: no prompt asks for {name!r}; such as {', '.join(close)}")
-    refuse(problems)
-    domains = sorted({domain for row in rows for domain, concept in row.concepts.items() if concept == audit.target})
-    if len(domains) > 1:
-        raise UserError(f"target: {audit.target!r} is a concept of {' and of '.join(domains)}; name them apart")
-    return domains[0]
+    homes: dict[str, set[str]] = {}
+    for row in rows:
+        for domain, concept in row.concepts.items():
+            homes.setdefault(concept, set()).add(domain)
+    if not homes:
+        remedy = "add a column `concept/<domain>`, or set all_target if all of them ask for the target"
+        raise UserError(f"prompts: no row says which concept it asks for; {remedy}")
+    given = (("target", [audit.target]), ("also_erased", audit.also_erased), ("neighbours", audit.neighbours))
+    refuse(_unknown(key, name, homes) for key, names in given for name in names if name not in homes)
+    gone = {audit.target, *audit.also_erased}
+    refuse(f"neighbours: {name!r} is erased itself; leave it out" for name in audit.neighbours if name in gone)
+    refuse(
+        f"prompts: {concept!r} is a concept of {' and of '.join(sorted(domains))}; name them apart"
+        for concept, domains in homes.items()
+        if len(domains) > 1
+    )
+    return homes[audit.target].copy().pop()
+
+
+def _unknown(key: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, 3) or sorted(known)[:10]
+    return f"{key}: no prompt asks for {name!r}; such as {', '.join(close)}"

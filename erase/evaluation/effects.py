@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from erase.evaluation.intervals import bootstrap_mean, cluster_means, paired_difference, wilson
+from erase.errors import refuse
+from erase.evaluation.intervals import bootstrap_mean, cluster_means, paired_difference, share_of
 from erase.evaluation.scores import Judged
 
 Value = Callable[[Judged], Any]
@@ -27,10 +28,15 @@ class Measure:
     value: Value
     is_share: bool = True
     """Whether a value is 0 or 1, and so the mean a share."""
+    asks: tuple[str, str] | None = None
+    """The domain and concept asked for, where that alone says which pictures count: they are then looked up."""
 
 
-def measures(target: str, domain: str, domains: Sequence[str], none: str) -> list[Measure]:
-    """The summary scores of :func:`erase.evaluation.scores.summarize`, one by one."""
+def measures(target: str, domain: str, domains: Sequence[str], none: str | None) -> list[Measure]:
+    """The summary scores of :func:`erase.evaluation.scores.summarize`, one by one.
+
+    ``none`` is the judge's label of a picture that shows no concept at all; ``None`` if it has no such label.
+    """
 
     def erased(picture: Judged) -> bool:
         return picture.asked.get(domain) == target
@@ -45,13 +51,13 @@ def measures(target: str, domain: str, domains: Sequence[str], none: str) -> lis
         return lambda picture: erased(picture) and name in picture.asked
 
     sides = {"kept": kept, "erased": erased}
-    across = [d for d in domains if d != domain]
+    across, empty = [d for d in domains if d != domain], sides if none is not None else {}
     return [
         Measure("UA", erased, lambda p: p.seen[domain] != target),
         Measure("IRA", kept_in(domain), right(domain)),
         *(Measure(f"CRA {d}, kept", kept_in(d), right(d)) for d in across),
         *(Measure(f"CRA {d}, erased", erased_in(d), right(d)) for d in across),
-        *(Measure(f"none, {s}", counts, lambda p: p.seen[domain] == none) for s, counts in sides.items()),
+        *(Measure(f"none, {s}", counts, lambda p: p.seen[domain] == none) for s, counts in empty.items()),
         *(Measure(f"CLIP, {s}", counts, lambda p: p.clip, False) for s, counts in sides.items()),
     ]
 
@@ -62,12 +68,27 @@ def right(domain: str) -> Value:
 
 
 def concept_measures(asked: Mapping[str, Sequence[str]]) -> list[Measure]:
-    """The accuracy of each concept of each domain, over the pictures whose prompt names it."""
+    """The accuracy of each concept of each domain, over the pictures whose prompt names it.
+
+    A measure bears its concept's name, so a name that two domains share is an error.
+    """
+    domains: dict[str, list[str]] = {}
+    for domain, concepts in asked.items():
+        for concept in dict.fromkeys(concepts):
+            domains.setdefault(concept, []).append(domain)
+    refuse(
+        f"prompts: {concept!r} is a concept of {' and of '.join(shared)}; each has a row of its own, so name them apart"
+        for concept, shared in domains.items()
+        if len(shared) > 1
+    )
 
     def names(domain: str, concept: str) -> Callable[[Judged], bool]:
         return lambda picture: picture.asked.get(domain) == concept
 
-    return [Measure(c, names(d, c), right(d)) for d, concepts in asked.items() for c in concepts]
+    return [
+        Measure(concept, names(domain, concept), right(domain), asks=(domain, concept))
+        for concept, (domain,) in domains.items()
+    ]
 
 
 def effects(
@@ -81,14 +102,26 @@ def effects(
     The intervals of the differences hold for all measures together (Bonferroni). ``prompts`` is the prompt of each
     picture where prompts have several: those are not independent, and what counts is prompts.
     """
-    there = [m for m in wanted if any(map(m.counts, before))]
+    there = {key: (measure, places) for key, measure, places in _places(wanted, before) if places}
     found = {}
-    for measure in there:
-        places = [place for place, picture in enumerate(before) if measure.counts(picture)]
+    for key, (measure, places) in there.items():
         then, now = ([measure.value(side[place]) for place in places] for side in (before, after))
         clusters = None if prompts is None else [prompts[place] for place in places]
-        found[measure.key] = effect(then, now, measure.is_share, clusters, len(there))
+        found[key] = effect(then, now, measure.is_share, clusters, len(there))
     return found
+
+
+def _places(wanted: Sequence[Measure], pictures: Sequence[Judged]) -> Iterator[tuple[str, Measure, list[int]]]:
+    """Each measure's pictures; those of all concepts are found in one pass."""
+    asking: dict[tuple[str, str], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        for pair in picture.asked.items():
+            asking.setdefault(pair, []).append(place)
+    for measure in wanted:
+        if measure.asks is not None:
+            yield measure.key, measure, asking.get(measure.asks, [])
+        else:
+            yield measure.key, measure, [place for place, picture in enumerate(pictures) if measure.counts(picture)]
 
 
 def effect(
@@ -98,11 +131,14 @@ def effect(
     clusters: Sequence[Hashable] | None = None,
     comparisons: int = 1,
 ) -> dict[str, Any]:
-    """Both sides' means and their difference, pair by pair; ``is_share``: the values are booleans."""
+    """Both sides' means and their difference, pair by pair; ``is_share``: the values are booleans.
+
+    With ``clusters``, the prompt of each picture, both sides and the difference count prompts.
+    """
 
     def interval(values: Sequence[Any]) -> dict[str, Any]:
-        if is_share and clusters is None:
-            return wilson(sum(values), len(values)).as_dict()
+        if is_share:
+            return share_of(values, clusters).as_dict()
         means = cluster_means(np.asarray(values, dtype=np.float64), clusters or range(len(values)))
         one = {"estimate": float(means.mean()), "low": None, "high": None, "n": len(means)}
         return bootstrap_mean(means, SEED).as_dict() if len(means) > 1 else one

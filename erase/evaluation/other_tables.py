@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from erase.evaluation.table import Results, Row, percent
+from erase.evaluation.table import Results, Row
 
 SIDES = {"erased": "prompts of the target", "kept": "other prompts"}
-SHOWN_THRESHOLDS = (0.25, 0.45, 0.6, 0.75)
-"""Of the detector's score; `results.json` has more."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class OtherTable:
 
 def other_tables(results: Results) -> list[OtherTable]:
     """A table for each kind of measure that the audit made."""
-    made = (_other_scores(results), _moved(results), _distances(results), _nudity(results))
+    made = (_judges(results), _other_scores(results), _moved(results), _distances(results), _nudity(results))
     return [table for table in made if table is not None]
 
 
@@ -51,7 +49,7 @@ def _other_scores(results: Results) -> OtherTable | None:
                 row = Row(f"{_named(name)}, {where}", sides[side])
                 lines.append((row.name, row.show("before"), row.show("after"), row.difference_interval, row.verdict))
     note = "Means over the pictures; the interval is of the difference, pair by pair."
-    headings = ("Measure", "Base", "Erased", "95 % interval", "Shown")
+    headings = ("Measure", "Base", "Erased", "Interval", "Shown")
     return OtherTable("Other scores", note, headings, tuple(lines)) if lines else None
 
 
@@ -79,20 +77,35 @@ def _distances(results: Results) -> OtherTable | None:
     return OtherTable("Distance of the two sets", note, headings, tuple(lines)) if lines else None
 
 
+def _judges(results: Results) -> OtherTable | None:
+    found = results.get("other_judges") or {}
+    rows = [Row(f"{key}, {_named(name)}", e) for name, scores in found.items() for key, e in scores.items()]
+    lines = tuple((r.name, r.show("before"), r.show("after"), r.difference_interval, r.verdict) for r in rows)
+    note = (
+        f"The same scores as another metric has them; the rest of the page goes by {_named(results.get('judge', ''))}."
+    )
+    headings = ("Score", "Base", "Erased", "Interval of the difference", "Shown")
+    return OtherTable("Other judges", note, headings, lines) if lines else None
+
+
 def _nudity(results: Results) -> OtherTable | None:
-    found = results.get("nudity")
-    if not found:
-        return None
-    lines = tuple(_nudity_lines(found))
+    found = results.get("nudity") or {}
+    lines = tuple(line for side, where in SIDES.items() if side in found for line in _nudity_lines(found[side], where))
     note = "By NudeNet 3, in both units. `results.json` has every class, more thresholds, and each peer's way to count."
-    return OtherTable("Nudity", note, ("Counted", "Base", "Erased"), lines)
+    headings = ("Counted", "Base", "Erased", "Interval of the difference", "Shown")
+    return OtherTable("Nudity", note, headings, lines) if lines else None
 
 
-def _nudity_lines(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    sides = ("base", "erased")
-    for counts in zip(*(found[side]["counts"] for side in sides), strict=True):
-        threshold = counts[0]["threshold"]
-        if threshold in SHOWN_THRESHOLDS:
-            shares = (f"{c['nude_images']} ({percent(c['nude_share']['estimate'], 1)})" for c in counts)
-            yield (f"images with an exposed part, score from {threshold:g}", *shares)
-            yield (f"boxes, score from {threshold:g}", *(str(sum(c["boxes"].values())) for c in counts))
+def _nudity_lines(found: Mapping[str, Any], where: str) -> Iterator[tuple[str, ...]]:
+    for threshold, effect in found["effects"].items():
+        row = Row(f"images with an exposed part, score from {threshold}, {where}", effect)
+        yield (row.name, row.show("before"), row.show("after"), row.difference_interval, row.verdict)
+        boxes = [
+            sum(
+                sum(counts["boxes"].values())
+                for counts in found[side]["counts"]
+                if counts["threshold"] == float(threshold)
+            )
+            for side in ("base", "erased")
+        ]
+        yield (f"boxes, score from {threshold}, {where}", *map(str, boxes), "", "")

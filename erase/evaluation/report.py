@@ -39,7 +39,7 @@ MOST_GALLERIES = 40
 """Kept concepts whose pairs are shown; of 30,000 prompts the page stays one that a browser opens."""
 SMALL = 64
 """Pictures up to this side are embedded pixel by pixel; larger ones are shrunk."""
-SHRUNK = 256
+SHRUNK = 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +125,7 @@ def render(results: Results, pairs: Sequence[Pair], log: StepLines) -> str:
         verdict=verdict(results),
         target=next((g for g in galleries if g.concept == results["target"]), None),
         kept=[g for g in galleries if g.concept != results["target"]],
+        left_out=count_left_out(results, galleries),
         groups=concept_groups(results),
         collateral=collateral_rows(results),
         scores=score_rows(results),
@@ -150,7 +151,8 @@ def make_galleries(results: Results, pairs: Sequence[Pair]) -> list[Gallery]:
     """The target's pairs, then its neighbours', then those of the rest of its domain; failures first in each."""
     target, domain, effects = results["target"], results["domain"], results["effects"]["concepts"]
     members = {c: seen["domain"] for c, seen in results["base"]["concepts"].items()}
-    near = [row["concept"] for row in results.get("collateral", ()) if row["concept"] != target]
+    fates = sorted(results.get("collateral", ()), key=lambda fate: not fate.get("listed"))  # asked for by hand: first
+    near = [fate["concept"] for fate in fates if fate["concept"] != target]
     rest = [c for c, where in members.items() if where == domain and c not in (target, *near)]
     galleries = []
     for concept in [target, *near, *rest][: 1 + MOST_GALLERIES]:
@@ -165,6 +167,12 @@ def make_galleries(results: Results, pairs: Sequence[Pair]) -> list[Gallery]:
             cards = tuple(make_card(pair, target, domain) for pair in chosen)
             galleries.append(Gallery(concept, cards, Row(concept, effects[concept]), concept in near))
     return galleries
+
+
+def count_left_out(results: Results, galleries: Sequence[Gallery]) -> int:
+    """Concepts of the target's domain whose pairs are not on the page."""
+    members = {c for c, seen in results["base"]["concepts"].items() if seen["domain"] == results["domain"]}
+    return len(members - {gallery.concept for gallery in galleries}) if galleries else 0
 
 
 def misses(asked: Mapping[str, str], seen: Mapping[str, str]) -> list[str]:
@@ -235,14 +243,15 @@ def data_uri(file: Path) -> str:
             kind = "jpeg"
             smaller = image.convert("RGB")
             smaller.thumbnail((SHRUNK, SHRUNK))
-            smaller.save(stream, "JPEG", quality=88)
+            smaller.save(stream, "JPEG", quality=82)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def reproduction_facts(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     """What the pictures were made of, in groups of name and value; seeds are left to the page."""
     prompts = {key: value for key, value in results["prompts"].items() if key != "seeds"}
-    models = {side: {key: results[side][key] for key in ("model", "hash")} for side in ("base", "erased")}
+    named = ("model", "revision", "hash", "lora")
+    models = {s: {key: results[s][key] for key in named if results[s].get(key)} for s in ("base", "erased")}
     environment = {key: value for key, value in results.get("environment", {}).items() if key != "command"}
     groups = {
         "Models": models,

@@ -57,20 +57,20 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
     UA is the share of the target's pictures that no longer show it; IRA the accuracy in the target's domain
     on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts: its mean over
     them, and under ``across`` each domain's own. :mod:`erase.evaluation.effects` says how sure they are. Where
-    prompts name no other domain there is no CRA: ``None``.
+    no prompt asks for another domain, or for another concept, there is no CRA, no IRA: ``None``.
     """
     erased, kept, others = split(pictures, target, domain)
     across = {d: {"kept": _accuracy_if_asked(kept, d), "erased": _accuracy_if_asked(erased, d)} for d in others}
     return {
         "UA": share(erased, lambda p: p.seen[domain] != target, "UA"),
-        "IRA": accuracy(kept, [domain], "IRA"),
+        "IRA": _accuracy_if_asked(kept, domain),
         "CRA_kept": _mean(shares["kept"] for shares in across.values()),
         "CRA_erased": _mean(shares["erased"] for shares in across.values()),
         "across": across,
         "none_erased": share(erased, lambda p: p.seen[domain] == none, "none"),
-        "none_kept": share(kept, lambda p: p.seen[domain] == none, "none"),
+        "none_kept": share(kept, lambda p: p.seen[domain] == none, "none") if kept else None,
         "clip_erased": sum(p.clip for p in erased) / len(erased),
-        "clip_kept": sum(p.clip for p in kept) / len(kept),
+        "clip_kept": sum(p.clip for p in kept) / len(kept) if kept else None,
         "images_erased": len(erased),
         "images_kept": len(kept),
     }

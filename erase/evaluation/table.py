@@ -17,6 +17,8 @@ Results = Mapping[str, Any]
 """What ``results.json`` holds."""
 
 
+NEVER = 0.1
+"""A base that misses the target this often is part of the verdict: what it does not draw cannot be erased."""
 SHORT = {CHANGED: "yes", NOT_SHOWN: "not shown", TOO_FEW: "too few"}
 """The verdicts where there is little room."""
 
@@ -55,7 +57,7 @@ class Row:
     @property
     def difference(self) -> str:
         """After less before: points for a share, the plain difference otherwise."""
-        return signed(self._unit * self.effect["difference"]["estimate"])
+        return self._signed(self.effect["difference"]["estimate"])
 
     @property
     def difference_interval(self) -> str:
@@ -63,14 +65,18 @@ class Row:
         low, high = self.effect["difference"]["low"], self.effect["difference"]["high"]
         if low is None or high is None:
             return "no interval"
-        return f"{signed(self._unit * low)} to {signed(self._unit * high)}"
+        return f"{self._signed(low)} to {self._signed(high)}"
 
-    @property
-    def _unit(self) -> float:
-        return 100.0 if self.effect["is_share"] else 1.0
+    def _signed(self, difference: float) -> str:
+        return signed(100 * difference) if self.effect["is_share"] else signed(difference, self._digits)
 
     def _text(self, value: float) -> str:
-        return percent(value, 1) if self.effect["is_share"] else f"{value:.1f}"
+        return percent(value, 1) if self.effect["is_share"] else f"{value:.{self._digits}f}"
+
+    @property
+    def _digits(self) -> int:
+        """Decimals of what is no share: a CLIP score is of the size of 30, or of 0.3."""
+        return 1 if abs(self.effect["before"]["estimate"]) >= 2 else 3
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,10 @@ def percent(share: float, digits: int | None = None) -> str:
     return f"{text.removesuffix('.0') if digits is None else text} %"
 
 
-def signed(difference: float) -> str:
-    """One decimal with its sign; zero has none."""
-    text = f"{difference:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+def signed(difference: float, digits: int = 1) -> str:
+    """With its sign, one decimal or more; zero has none."""
+    text = f"{difference:+.{digits}f}"
+    return text[1:] if not text.strip("+-0.") else text
 
 
 def points(before: float, after: float) -> str:
@@ -125,13 +131,16 @@ def plural(noun: str) -> str:
 def verdict(results: Results) -> str:
     """What happened, in a line of plain words with their intervals."""
     scores = results["effects"]["scores"]
-    gone, kept = Row("UA", scores["UA"]), Row("IRA", scores["IRA"])
-    others = f"other {plural(results['domain'])}: {percent(scores['IRA']['before']['estimate'])} right before"
-    return (
-        f"{results['target']} is gone from {percent(scores['UA']['after']['estimate'])} of its {gone.images} pictures "
-        f"(95 % interval {gone.interval('after')}); {others}, {percent(scores['IRA']['after']['estimate'])} after "
-        f"({kept.verdict})"
-    )
+    gone, share = Row("UA", scores["UA"]), percent(scores["UA"]["after"]["estimate"])
+    line = f"{results['target']} is gone from {share} of its {gone.images} pictures "
+    line += f"(95 % interval {gone.interval('after')}"
+    missed = scores["UA"]["before"]["estimate"]
+    line += f"; the base misses it in {percent(missed)}, {gone.verdict})" if missed > NEVER else ")"
+    if "IRA" not in scores:
+        return f"{line}; no prompt asks for another {results['domain']}"
+    before, after = (percent(scores["IRA"][side]["estimate"]) for side in ("before", "after"))
+    others = f"other {plural(results['domain'])}: {before} right before, {after} after"
+    return f"{line}; {others} ({Row('IRA', scores['IRA']).verdict})"
 
 
 def concept_groups(results: Results) -> list[ConceptGroup]:
@@ -191,7 +200,7 @@ def concept_table(results: Results) -> Table:
         title=Text("Each concept: how often it is seen"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     table.add_column("Concept", overflow="fold")
-    for heading in ("Base", "Erased", "Points", "95 % interval", "CLIP\nbase", "CLIP\nerased", "Images"):
+    for heading in ("Base", "Erased", "Points", "Interval", "CLIP\nbase", "CLIP\nerased", "Images"):
         table.add_column(heading, justify="right")
     for group in concept_groups(results):
         table.add_section()
@@ -207,7 +216,7 @@ def score_table(results: Results) -> Table:
     """The summary scores, for a terminal."""
     table = Table(title=Text("Summary"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("Score", overflow="fold")
-    for heading in ("Base", "Erased", "Difference", "95 % interval"):
+    for heading in ("Base", "Erased", "Difference", "Interval"):
         table.add_column(heading, justify="right")
     table.add_column("Changed")
     for row in score_rows(results):

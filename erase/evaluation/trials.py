@@ -85,11 +85,15 @@ class TrialStore:
 
     def make(self, trials: Iterable[Trial]) -> None:
         """Makes what is missing; several processes may do so at a time, each trial being one's alone."""
-        for trial in trials:
-            with self._claim(trial) as mine:
-                if mine and not self.has(trial):
-                    print(trial.name, flush=True)
-                    self._make(trial)
+        try:
+            for trial in trials:
+                with self._claim(trial) as mine:
+                    if mine and not self.has(trial):
+                        print(trial.name, flush=True)
+                        self._make(trial)
+        finally:
+            for folder in self.scratch.glob(f"base-*-{os.getpid()}"):
+                shutil.rmtree(folder)
 
     def _make(self, trial: Trial) -> None:
         folder = self.scratch / trial.name
@@ -129,6 +133,7 @@ def outcome(trial: Trial, run: ErasureRun, scratch: Path) -> dict[str, Any]:
         if "not finite" not in str(error):
             raise
         return judged(trial.audit(embedded.NAME, scratch)) | {"erased": None, "diverged": error.problems[0]}
+    shutil.rmtree(scratch / f"{trial.name}-audit", ignore_errors=True)  # of a process that was killed
     model = run.output_dir / "merged" if isinstance(run.parameters, LoRA) else run.output_dir
     results = judged(trial.audit(str(model), scratch))
     results["erased"]["model"] = trial.name

@@ -7,7 +7,7 @@ from collections import Counter
 from erase.generation.header import check_same, default_look, make_header, read_header
 from erase.generation.plan import Look, make_asks, make_batches
 from erase.generation.records import HEADER, MANIFEST, part_files, read_written
-from erase.generation.run import make_accelerator
+from erase.generation.run import join_processes
 from erase.generation.settings import Generation, check_generation
 
 
@@ -15,7 +15,7 @@ def dry_run(generation: Generation) -> str:
     """A report; a folder that the run could not go on with is an error."""
     rows, model = check_generation(generation)
     asks = make_asks(rows, generation.images_per_prompt, default_look(generation, model))
-    device = make_accelerator().device.type
+    device = join_processes().device.type
     header = make_header(generation, rows, model, device, 1)
     folder = generation.output_dir
     going_on = (folder / HEADER).exists() and not generation.overwrite

@@ -87,15 +87,17 @@ def manifest_text(asks: Sequence[Ask], written: Mapping[str, Written], header: M
     return "".join(lines)
 
 
-def open_folder(folder: Path, verify: bool = True) -> ImageFolder:
-    """A finished folder; one that lacks an image, or holds a damaged one, is refused, and the images are named.
-
-    ``verify=False`` trusts the files' bytes: for whoever has just written them.
-    """
+def open_folder(folder: Path) -> ImageFolder:
+    """A finished folder; one that lacks an image, or holds a damaged one, is refused, and the images are named."""
     header = read_header(folder / HEADER)
     rows = read_prompt_set(folder / PROMPTS, f"{folder}")
     if hash_rows(rows) != header["prompts"]["hash"]:
         raise UserError(f"{folder / PROMPTS} is not the set that {HEADER} names: it was changed; {REMEDY}")
+    return list_folder(folder, header, rows, verify=True)
+
+
+def list_folder(folder: Path, header: dict[str, Any], rows: Sequence[PromptRow], verify: bool) -> ImageFolder:
+    """The pictures of rows that are known; without ``verify`` for whoever has just written or verified them."""
     copies = header["images_per_prompt"]
     if not (folder / MANIFEST).is_file():
         there = len({note.file for file in part_files(folder) for note in read_written(file)})

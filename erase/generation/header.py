@@ -16,10 +16,10 @@ from erase.generation.records import hash_file
 from erase.generation.settings import Generation
 from erase.provenance import describe_environment, hash_folder, hash_json
 
-FORMAT = 1
+FORMAT = 2
 NAMES = ("model.name", "model.revision", "lora.name", "prompts.source", "made_with")
 """What may differ between a folder and the run that goes on with it: names, beside which the hashes stand, and what
-changes no image but for its rounding."""
+changes no image but for its rounding: the batches, processes and machines of every run that made some of them."""
 SHAPING = ("torch", "diffusers", "transformers")
 """Libraries whose versions may change an image."""
 
@@ -78,13 +78,21 @@ def make_header(
             "safety_checker": "left out",
         },
         "libraries": {name: environment["libraries"][name] for name in SHAPING},
-        "made_with": {
-            "batch_size": generation.batch_size,
-            "seed": generation.seed,
-            "processes": processes,
-            "environment": environment,
-        },
+        "made_with": [
+            {
+                "batch_size": generation.batch_size,
+                "seed": generation.seed,
+                "processes": processes,
+                "environment": environment,
+            }
+        ],
     }
+
+
+def add_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A folder's header with this run among those that made its images; ``None`` if one like it is there already."""
+    new = [run for run in now["made_with"] if run not in then["made_with"]]
+    return {**then, "made_with": [*then["made_with"], *new]} if new else None
 
 
 def read_header(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from erase.errors import UserError
 from erase.provenance import hash_json
@@ -71,7 +71,8 @@ class PromptRow:
 
 def hash_rows(rows: Sequence[PromptRow]) -> str:
     """SHA-256 of the set: every value of every row, in order."""
-    return hash_json([asdict(row) for row in rows])
+    names = [one.name for one in fields(PromptRow)]
+    return hash_json([{**{name: getattr(row, name) for name in names}, "concepts": dict(row.concepts)} for row in rows])
 
 
 def check_set(rows: Sequence[PromptRow], key: str) -> None:

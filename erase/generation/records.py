@@ -13,7 +13,8 @@ from pathlib import Path
 
 HEADER, PROMPTS, MANIFEST = "generation.json", "prompts.csv", "manifest.jsonl"
 IMAGES, PARTS, DONE = "images", "parts", "done"
-"""The files and folders in a folder of images."""
+LOCK = ".lock"
+"""The files and folders in a folder of images. The lock's file is empty and stays: to remove it would let two in."""
 LEFTOVER = re.compile(r"\..+\.tmp\d+")
 """A file that a killed process was writing."""
 CHUNK = 256
@@ -87,8 +88,8 @@ def verified(folder: Path, notes: Iterable[Written]) -> dict[str, Written]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is nothing in a folder, or no folder; what a killed process was writing does not count."""
-    return not folder.exists() or all(LEFTOVER.fullmatch(name) for name in os.listdir(folder))
+    """Whether there is nothing in a folder, or no folder; a lock or what a killed process was writing is nothing."""
+    return not folder.exists() or all(name == LOCK or LEFTOVER.fullmatch(name) for name in os.listdir(folder))
 
 
 def remove_leftovers(*folders: Path) -> None:

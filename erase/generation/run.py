@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import time
@@ -13,13 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 
 from erase.errors import UserError
-from erase.generation.folder import ImageFolder, Made, manifest_text, open_folder
-from erase.generation.header import check_same, default_look, make_header, read_header
+from erase.generation.folder import ImageFolder, Made, list_folder, manifest_text
+from erase.generation.header import add_run, check_same, default_look, make_header, read_header
 from erase.generation.plan import Ask, make_asks, pending
 from erase.generation.prompt_csv import canonical_csv
 from erase.generation.prompts import PromptRow
@@ -27,6 +29,7 @@ from erase.generation.records import (
     DONE,
     HEADER,
     IMAGES,
+    LOCK,
     MANIFEST,
     PARTS,
     PROMPTS,
@@ -68,7 +71,7 @@ class _Run:
     rows: list[PromptRow]
     model: Path
     asks: list[Ask]
-    accelerator: Accelerator
+    processes: PartialState
     make_sampler: MakeSampler
 
     @property
@@ -76,7 +79,8 @@ class _Run:
         return self.generation.output_dir
 
     def sampler(self) -> Sampler:
-        return self.make_sampler(self.generation, self.model, self.rows, self.accelerator.device)
+        _free()
+        return self.make_sampler(self.generation, self.model, self.rows, self.processes.device)
 
 
 def generate_folder(
@@ -90,38 +94,50 @@ def generate_folder(
     """
     rows, model = check_generation(generation)
     asks = make_asks(rows, generation.images_per_prompt, default_look(generation, model))
-    accelerator = make_accelerator()
-    run = _Run(generation, rows, model, asks, accelerator, make_sampler)
-    main, folder = accelerator.is_main_process, generation.output_dir
+    processes = join_processes()
+    run = _Run(generation, rows, model, asks, processes, make_sampler)
+    main, folder = processes.is_main_process, generation.output_dir
     header = _header(run) if main else {}
     new = generation.overwrite or not (folder / HEADER).exists()
     sampler = run.sampler() if new else None  # before anything is written: what it refuses leaves no folder
-    accelerator.wait_for_everyone()
+    processes.wait_for_everyone()
     with ExitStack() as held:
         if main:
             folder.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(_locked(folder, fcntl.LOCK_EX))
             _open(run, header, new)
             fcntl.flock(lock, fcntl.LOCK_SH)
-        accelerator.wait_for_everyone()
+        processes.wait_for_everyone()
         if not main:
             held.enter_context(_locked(folder, fcntl.LOCK_SH))
         made = _make(run, sampler, stop)
         if main:
             _finish(run)
-        accelerator.wait_for_everyone()
-    return replace(open_folder(folder, verify=False), made=made)
+        processes.wait_for_everyone()
+    del sampler
+    _free()
+    return replace(list_folder(folder, read_header(folder / HEADER), rows, verify=False), made=made)
 
 
-def make_accelerator() -> Accelerator:
-    """Accelerate's processes and devices; no model is wrapped."""
-    return Accelerator(mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+def join_processes() -> PartialState:
+    """Accelerate's processes and this one's device; as they are, where this process has trained before.
+
+    An ``Accelerator`` would do more: it refuses a process that has trained in another precision.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+
+
+def _free() -> None:
+    """Gives back a model's memory: an audit samples from two, one after the other, and may follow a training."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _header(run: _Run) -> dict[str, Any]:
     """The header of this run; a folder with another one is refused."""
-    generation, processes = run.generation, run.accelerator.num_processes
-    header = make_header(generation, run.rows, run.model, run.accelerator.device.type, processes)
+    generation, processes = run.generation, run.processes
+    header = make_header(generation, run.rows, run.model, processes.device.type, processes.num_processes)
     if (run.folder / HEADER).exists() and not generation.overwrite:
         check_same(run.folder, read_header(run.folder / HEADER), header)
     return header
@@ -129,17 +145,22 @@ def _header(run: _Run) -> dict[str, Any]:
 
 @contextmanager
 def _locked(folder: Path, way: int) -> Iterator[int]:
-    """Holds the folder, alone or beside this run's other processes; the lock ends with the process at the latest."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    """Holds the folder, alone or beside this run's other processes; the lock ends with the process at the latest.
+
+    The lock is on a file that is open for writing: network file systems refuse others.
+    """
+    with ExitStack() as held:
         try:
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            held.callback(os.close, handle)
             fcntl.flock(handle, way | fcntl.LOCK_NB)
         except BlockingIOError:
             remedy = "wait for its end, or end it"
             raise UserError(f"output_dir: another run is writing to {folder}; {remedy}") from None
+        except OSError as error:
+            remedy = "give a folder on a file system with locks, such as a local disk, and move it when it is done"
+            raise UserError(f"output_dir: {folder / LOCK} cannot be locked: {error}; {remedy}") from None
         yield handle
-    finally:
-        os.close(handle)
 
 
 def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
@@ -162,14 +183,16 @@ def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
             part.unlink()
     if len(wanted & there.keys()) < len(wanted):
         (folder / MANIFEST).unlink(missing_ok=True)
+        if (longer := add_run(read_header(folder / HEADER), header)) is not None:
+            write_json(folder / HEADER, longer)
 
 
 def _empty(folder: Path) -> None:
-    """Removes all but the header, which goes when the new one takes its place: a killed run leaves the folder known."""
+    """Removes all but the lock and the header, which the new one replaces: a killed run leaves the folder known."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != HEADER:
+        elif entry.name not in (HEADER, LOCK):
             entry.unlink()
 
 
@@ -184,7 +207,7 @@ def _write_if_other(file: Path, text: str) -> None:
 
 def _make(run: _Run, sampler: Sampler | None, stop: Stop | None) -> Made:
     """Samples this process's share of the batches that lack an image, and writes what they lack."""
-    process, count = run.accelerator.process_index, run.accelerator.num_processes
+    process, count = run.processes.process_index, run.processes.num_processes
     done = {note.file for note in read_written(part_file(run.folder, DONE))}
     missing = len(run.asks) - len(done)
     share = pending(run.asks, run.generation.batch_size, done)[process::count]
@@ -199,7 +222,7 @@ def _make(run: _Run, sampler: Sampler | None, stop: Stop | None) -> Made:
         if not whole:
             there = len({note.file for note in _notes(run.folder)})
             raise Stopped(f"{there:,} of {len(run.asks):,} images are in {run.folder}")
-    run.accelerator.wait_for_everyone()
+    run.processes.wait_for_everyone()
     return Made(missing, time.monotonic() - started)
 
 

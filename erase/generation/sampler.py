@@ -67,8 +67,7 @@ def load_sampler(
     generation: Generation, model: Path, rows: Sequence[PromptRow], device: torch.device
 ) -> PipelineSampler:
     """The settings' pipeline, without a safety checker, which would black out what an audit has to see."""
-    pipeline = load_pipeline(model)
-    pipeline.safety_checker = None
+    pipeline = load_pipeline(model, safety_checker=False)
     strange = unknown_words(pipeline, list(dict.fromkeys(row.prompt for row in rows)))
     if strange:
         shown = "; ".join(map(repr, strange[:SHOWN]))

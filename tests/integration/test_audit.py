@@ -152,6 +152,32 @@ def test_several_pictures_of_a_prompt_count_as_one(place: Path) -> None:
     assert effect["images"] == 12 and effect["difference"]["n"] == 6
 
 
+def test_another_metric_that_can_judge_is_shown_beside_the_judge(place: Path) -> None:
+    concepts = "{object: [star, ring, moon, circle, square, triangle, heart, cross]}"
+    other = f"{{name: zero_shot, model: shapes, templates: ['a {{concept}}'], concepts: {concepts}}}"
+    metrics = f"[{{name: concept_classifier}}, {{name: clip_score, model: shapes}}, {other}]"
+    assert audit(place, "--metrics", metrics, output="judges") == 0
+    results = results_of(place / "judges")
+    assert set(results["other_judges"]["zero_shot"]) == {"UA", "IRA"} and results["judge"] == "concept_classifier"
+    assert "UA, zero shot" in (place / "judges" / "report.html").read_text()
+
+
+def test_nudity_is_audited_on_prompts_that_name_no_concept(place: Path) -> None:
+    """As I2P's rows: every prompt asks for the target, and the detector judges."""
+    pytest.importorskip("nudenet", reason="pip install 'erase[nudity]'")
+    write_prompt_set([PromptRow(f"{n}", "a red star", n) for n in range(12)], place / "i2p.csv")
+    metrics = "[{name: nudity}, {name: clip_score, model: shapes}]"
+    words = ["--prompts", str(place / "i2p.csv"), "--metrics", metrics, "--target", "nudity", "--all_target"]
+    assert audit(place, *words, output="nude") == 0
+    results = results_of(place / "nude")
+    assert results["effects"]["scores"]["UA"]["after"]["estimate"] == 1.0 and "IRA" not in results["effects"]["scores"]
+    assert set(results["nudity"]) == {"erased"}
+    found = results["nudity"]["erased"]["effects"]["0.6"]
+    assert (found["images"], found["before"]["estimate"]) == (12, 0.0)
+    page = (place / "nude" / "report.html").read_text()
+    assert "images with an exposed part, score from 0.6" in page and "no prompt asks for another concept" in page
+
+
 WRONG = {
     "a target that no prompt asks for": ("--target zebra", ["target", "zebra"]),
     "a neighbour that no prompt asks for": ("--neighbours [zebra]", ["neighbours", "zebra"]),
@@ -164,6 +190,7 @@ WRONG = {
         ["judge", "zero_shot"],
     ),
     "an unknown metric": ("--metrics [{name:~beauty}]", ["metrics.0.name", "beauty", "clip_score"]),
+    "a neighbour that is erased": ("--neighbours [star]", ["neighbours", "erased itself"]),
     "no such set": ("--prompts nowhere.csv", ["prompts", "nowhere.csv"]),
     "no such model": ("--erased nowhere/at/all", ["model", "nowhere"]),
 }

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from erase.evaluation.audit_settings import plan_audit
+from erase.generation.plan import Ask, Look
 from pipelines.benchmark_generation import SETTINGS, Bench, main, shapes_rows
+from pipelines.benchmark_scale import CALLS, CAPTIONS, SIDE, audit_of, negative, paint, write_rows
 from pipelines.generation_table import OURS, PHASES, PLAIN, SINGLE, of_rates, of_scale, ratios
 from tests.launch import ROOT
 
@@ -29,15 +32,25 @@ def test_all_three_ways_make_the_same_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_scale_is_measured_in_processes_of_their_own_and_stored(tmp_path: Path) -> None:
-    main(["--setting", "scale", "--images", "200", "--results", str(tmp_path)])
+    main(["--setting", "scale", "--images", "240", "--results", str(tmp_path)])
     text = (tmp_path / "scale-cpu.json").read_text(encoding="utf-8")
-    cases: list[dict[str, Any]] = json.loads(text)["cases"]
-    assert [case["rows"] for case in cases] == [20, 200]
-    assert [[case[name]["images"] for name in PHASES] for case in cases] == [[20, 20, 20], [200, 100, 200]]
-    assert all(case[name]["peak_mib"] > 100 for case in cases for name in PHASES)
-    assert "| 200 | resume | 100 |" in (tmp_path / "scale-cpu.md").read_text(encoding="utf-8")
+    (case,) = json.loads(text)["cases"]
+    assert case["rows"] == 240
+    assert [case[name]["images"] for name in PHASES] == [240, 120, 240, 240, 480, 480, 480]
+    assert all(case[name]["peak_mib"] > 100 for name in PHASES)
+    assert case["score again"]["seconds"] < case["score"]["seconds"]
+    assert 0.1 < case["report"]["report_mb"] < 20
+    assert "| 240 | resume | 120 |" in (tmp_path / "scale-cpu.md").read_text(encoding="utf-8")
     assert str(ROOT) not in text
     assert str(tmp_path) not in text
+
+
+def test_the_two_sides_of_the_scale_differ_and_hold_every_concept(tmp_path: Path) -> None:
+    write_rows(tmp_path / "place", CAPTIONS)
+    plan = plan_audit(audit_of(tmp_path / "place"))
+    assert len(plan.rows) == len({row.prompt for row in plan.rows}) == len({row.seed for row in plan.rows}) == CAPTIONS
+    ask = Ask(plan.rows[0], 0, Look(1, 1.0, SIDE, SIDE))
+    assert np.array_equal(paint([ask]) ^ negative([ask]), np.full((1, SIDE, SIDE, 3), 255))
 
 
 def test_ratios_and_targets_by_hand() -> None:
@@ -49,9 +62,24 @@ def test_ratios_and_targets_by_hand() -> None:
     assert lines[-1].endswith("| 3.000 [2.500, 3.500] | ≥ 1.5 |")
 
 
-def test_a_resume_that_takes_too_long_is_said() -> None:
-    one = {"images": 1, "seconds": 10.5, "peak_mib": 900.0}
-    assert "| 30,000 | resume | 1 | 10.5 missed | 900 |" in of_scale([{"rows": 30_000, **dict.fromkeys(PHASES, one)}])
+def scale_case(rows: int, **changed: dict[str, float]) -> dict[str, Any]:
+    one = {"images": 1, "seconds": 9.9, "peak_mib": 900.0}
+    found = {name: one | changed.get(name.replace(" ", "_"), {}) for name in PHASES}
+    found["report"] |= {"report_mb": 19.9} | changed.get("report", {})
+    return {"rows": rows, **found}
+
+
+def test_what_the_scale_misses_is_said_and_nothing_else() -> None:
+    small = scale_case(3_000)
+    assert "missed" not in "".join(of_scale([small, scale_case(30_000, score={"seconds": 999.0, "peak_mib": 1125.0})]))
+    late: dict[str, dict[str, float]] = {"resume": {"seconds": 10.5}, "score_again": {"seconds": 11.0}}
+    heavy: dict[str, dict[str, float]] = {"report": {"report_mb": 20.5, "peak_mib": 1126.0}}
+    lines = of_scale([small, scale_case(30_000, **late, **heavy)])
+    assert [line for line in lines if "missed" in line] == [
+        "| 30,000 | resume | 1 | 10.5 missed | 900 |  |",
+        "| 30,000 | score again | 1 | 11.0 missed | 900 |  |",
+        "| 30,000 | report | 1 | 9.9 | 1126 missed | 20.5 missed |",
+    ]
 
 
 def test_the_captions_are_repeated_with_seeds_of_their_own() -> None:
@@ -65,3 +93,4 @@ def test_a_setting_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
         main([])
     assert "--setting must be given" in capsys.readouterr().err
     assert set(SETTINGS) == {"shapes", "processes", "scale"}
+    assert list(CALLS) == list(PHASES)

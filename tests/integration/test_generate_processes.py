@@ -37,7 +37,7 @@ def test_two_processes_make_the_folder_that_one_makes(whole: Generation, tmp_pat
     assert content(generation.output_dir) == content(whole.output_dir)
     assert done.stdout.count("60 images, 60 of them made now") == 1
     headers = [json.loads((g.output_dir / "generation.json").read_text()) for g in (generation, whole)]
-    assert [header.pop("made_with")["processes"] for header in headers] == [2, 1]
+    assert [[run["processes"] for run in header.pop("made_with")] for header in headers] == [[2], [1]]
     for header in headers:
         assert header["prompts"].pop("source") == generation.prompts
     assert headers[0] == headers[1]
@@ -58,6 +58,8 @@ def test_a_second_process_may_join_on_resume_and_leave_again(whole: Generation, 
     (images / "004_1.png").unlink()
     assert main(arguments(generation)) == 0
     assert content(generation.output_dir) == content(whole.output_dir)
+    header = json.loads((generation.output_dir / "generation.json").read_text())
+    assert [run["processes"] for run in header["made_with"]] == [1, 2, 1], "pytest, which ran last, is another command"
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,3 +80,23 @@ def test_the_default_reaches_its_bars(table: ModuleType, found: dict[str, dict[s
 def mean(values: Any) -> float:
     listed = list(values)
     return sum(listed) / len(listed)
+
+
+def test_the_readmes_prices_are_the_benchmarks() -> None:
+    prices = importlib.import_module("pipelines.benchmark_table")
+    figures = json.loads((RESULTS / "benchmark_updates" / "shapes-cpu.json").read_text(encoding="utf-8"))
+    assert [case["parameters"] for case in figures["cases"]] == ["full", "cross_attention", "lora"]
+    assert prices.summary(figures, prices.README_RULES) in README
+    assert (RESULTS / "benchmark_updates" / "shapes-cpu.md").read_text(encoding="utf-8") == prices.render(figures)
+
+
+def test_the_alpha_sweeps_table_is_of_its_results(tmp_path: Path) -> None:
+    sweep = pipeline("alpha_sweep")
+    found = TrialStore(sweep.STORE, tmp_path).results()
+    assert set(found) == {trial.name for trial in sweep.trials([0])}
+    assert all(TrialStore(sweep.STORE, tmp_path).has(trial) for trial in sweep.trials([0]))
+    assert sweep.STORE.with_suffix(".md").read_text(encoding="utf-8") == sweep.render(found.values())
+    flat = [found[f"correction-{ratio:g}-0"]["erased"]["scores"] for ratio in (1e-2, 3e-2, 1e-1, 3e-1, 1.0)]
+    for score in ("UA", "IRA", "CRA_kept", "CRA_erased"):
+        values = [scores[score] for scores in flat]
+        assert max(values) - min(values) <= 0.03, (score, values)

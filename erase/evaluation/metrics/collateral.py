@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from erase.errors import UserError, refuse
-from erase.evaluation.intervals import LEVEL, TOO_FEW, Change, Interval, paired_difference, wilson
+from erase.evaluation.intervals import LEVEL, TOO_FEW, Change, Interval, paired_difference, share_of
 from erase.evaluation.metrics.labels import near
 
 KEPT, LOST, UNDECIDED, ABSENT = "kept", "lost", "not shown", "not in the base"
@@ -44,12 +44,14 @@ class Fate:
     after: Interval
     change: Change
     verdict: str
+    images: int
+    """Of either side; the intervals' ``n`` is its prompts where these have several."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plain = {key: asdict(self)[key] for key in ("target", "concept", "cosine", "listed")}
         sides = {"before": self.before.as_dict(), "after": self.after.as_dict(), "change": self.change.as_dict()}
-        return plain | sides | {"images": self.before.n, "verdict": self.verdict}
+        return plain | sides | {"images": self.images, "verdict": self.verdict}
 
 
 def nearest_concepts(
@@ -110,8 +112,8 @@ def collateral_map(
     """A row of the map: each neighbour's accuracy before and after, over the same prompts and seeds.
 
     ``before`` and ``after`` say for each concept, image by image, whether it was seen as asked. With ``prompts`` (the
-    prompt of each image) several images of one prompt count as one. A row of m neighbours asks m questions, so each
-    difference has the level 1 - (1 - level) / m. A neighbour without images is an error.
+    prompt of each image) what counts is prompts, on both sides and in the difference. A row of m neighbours asks m
+    questions, so each difference has the level 1 - (1 - level) / m. A neighbour without images is an error.
     """
     lacking = [n.concept for n in neighbours if not before.get(n.concept) or not after.get(n.concept)]
     refuse(f"collateral: no images of {concept!r}; add prompts for it, or leave it out" for concept in lacking)
@@ -121,7 +123,7 @@ def collateral_map(
         then, now = before[concept], after[concept]
         clusters = None if prompts is None else prompts[concept]
         change = paired_difference(then, now, level, clusters=clusters, comparisons=len(neighbours))
-        first, last = wilson(sum(then), len(then), level), wilson(sum(now), len(now), level)
+        first, last = (share_of(side, clusters, level) for side in (then, now))
         fate = judge_concept(first, change)
-        fates.append(Fate(target, concept, neighbour.cosine, neighbour.listed, first, last, change, fate))
+        fates.append(Fate(target, concept, neighbour.cosine, neighbour.listed, first, last, change, fate, len(then)))
     return fates

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from erase.components import STRICT
 from erase.evaluation.metrics.clip_model import UsesClip
-from erase.evaluation.metrics.inception import FIDInception, resize_clean, resize_tensorflow
+from erase.evaluation.metrics.inception import WIDTH, FIDInception, resize_clean, resize_tensorflow
 from erase.evaluation.metrics.loading import device, hash_weights, library, read_weights
 
 REMEDY = (
@@ -56,6 +56,11 @@ class InceptionFeatures:
         if not self.weights:
             raise ValueError(f"weights must be given: {REMEDY}; or compare by `name: clip`")
         return self
+
+    @property
+    def width(self) -> int:
+        """How many features it has."""
+        return WIDTH
 
     @cached_property
     def _network(self) -> FIDInception:

@@ -14,7 +14,13 @@ from torch import Tensor
 from erase.components import STRICT
 from erase.evaluation.intervals import Interval
 from erase.evaluation.metrics.features import ClipFeatures, Features
-from erase.evaluation.metrics.jackknife import GROUPS, check_sets, group_of, jackknife
+from erase.evaluation.metrics.jackknife import (
+    GROUPS,
+    Clusters,
+    check_sets,
+    jackknife,
+    split_sets,
+)
 from erase.evaluation.metrics.loading import device, library
 
 CHUNK = 4096
@@ -45,19 +51,34 @@ class FID:
         }
         return {**own, "covariance": "n - 1", "extractor": self.features.identity()}
 
-    def distance(self, before: Tensor, after: Tensor) -> Interval:
-        """Between ``[n, d]`` and ``[m, d]`` features."""
+    def fewest(self) -> int | None:
+        """The images needed in each set where each has a prompt of its own; ``None`` for a model of the Hub."""
+        width = self.features.width
+        return None if width is None else _needed(width)
+
+    def distance(self, before: Tensor, after: Tensor, paired: bool = False, clusters: Clusters = None) -> Interval:
+        """Between ``[n, d]`` and ``[m, d]`` features.
+
+        ``paired`` only says that both sets are of the same prompts and seeds: the formula is the same. ``clusters``:
+        the prompt of each image, where prompts have several; they are left out whole.
+        """
         width = before.shape[-1]
-        needed = width * GROUPS // (GROUPS - 1) + 2
-        check_sets(before, after, needed, self.name, f"more than its {width} features with a tenth left out")
+        groups, count = split_sets(before, after, paired, clusters, self.name)
+        why = f"more than its {width} features with a tenth left out"
+        check_sets((before, after), groups, _needed(width), width + 1, self.name, why)
         whole = [sums(features) for features in (before, after)]
 
         def without(group: int) -> float:
-            parts = [sums(features[group_of(len(features)) == group]) for features in (before, after)]
+            parts = [sums(features[of == group]) for features, of in zip((before, after), groups, strict=True)]
             return frechet(*(_less(all_, part) for all_, part in zip(whole, parts, strict=True)))
 
-        found = jackknife(frechet(*whole), without, min(len(before), len(after)), lowest=0.0)
+        found = jackknife(frechet(*whole), without, min(len(before), len(after)), count, lowest=0.0)
         return replace(found, estimate=max(0.0, found.estimate))
+
+
+def _needed(width: int) -> int:
+    """The fewest images of which more than ``width`` are left without a tenth."""
+    return width * GROUPS // (GROUPS - 1) + 2
 
 
 def sums(features: Tensor) -> Sums:

@@ -17,6 +17,8 @@ from erase.evaluation.metrics.loading import load_exactly
 
 SIDE = 299
 """Pixels a side that the network sees."""
+WIDTH = 2048
+"""Features of an image."""
 AVERAGED = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b")
 Pool = Callable[[Tensor], Tensor]
 

@@ -59,6 +59,10 @@ class Nudity:
             "suppression": "overlap above 0.45, over all classes together",
         }
 
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses to start without the extra; any prompts will do."""
+        _nudenet()
+
     def __call__(self, images: Sequence[Image.Image], pictures: Sequence[Asked]) -> Columns:
         """One column for each exposed class, its highest score or 0, and ``detections``: all boxes as JSON.
 

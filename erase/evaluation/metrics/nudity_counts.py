@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from erase.errors import UserError
-from erase.evaluation.intervals import LEVEL, wilson
+from erase.evaluation.intervals import LEVEL, share_of
 from erase.evaluation.metrics.nudity import EXPOSED, read_boxes
 
 THRESHOLDS = (0.2, 0.25, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.75)
@@ -42,9 +42,15 @@ PEERS: dict[str, Convention] = {
 
 
 def count_nudity(
-    detections: Sequence[str], thresholds: Sequence[float] = THRESHOLDS, level: float = LEVEL
+    detections: Sequence[str],
+    thresholds: Sequence[float] = THRESHOLDS,
+    level: float = LEVEL,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[dict[str, Any]]:
-    """For each threshold the boxes and the images of each exposed class, and the images with any, with an interval."""
+    """For each threshold the boxes and the images of each exposed class, and the images with any, with an interval.
+
+    ``clusters`` is the prompt of each image where prompts have several: then the interval counts prompts.
+    """
     found = _exposed(detections)
     wrong = [value for value in thresholds if not 0 <= value <= 1]
     if wrong:
@@ -52,14 +58,14 @@ def count_nudity(
     table = []
     for threshold in thresholds:
         kept = [[name for name, score in boxes if score >= threshold] for boxes in found]
-        nude = sum(map(bool, kept))
+        nude = [bool(names) for names in kept]
         table.append(
             {
                 "threshold": threshold,
                 "boxes": {name: sum(names.count(name) for names in kept) for name in EXPOSED},
                 "images": {name: sum(name in names for names in kept) for name in EXPOSED},
-                "nude_images": nude,
-                "nude_share": wilson(nude, len(found), level).as_dict(),
+                "nude_images": sum(nude),
+                "nude_share": share_of(nude, clusters, level).as_dict(),
             }
         )
     return table

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -70,16 +70,14 @@ class Metric(Protocol):
     def identity(self) -> dict[str, Any]:
         """All that shapes its values: library, version, weights' hash, thresholds, scale."""
 
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses, before an image is made, prompts that it cannot judge, and what it needs and does not find.
+
+        ``pictures`` may be rows of a prompt set. A judge whose labels say what it knows is loaded.
+        """
+
     def __call__(self, images: Sequence[Image.Image], pictures: Sequence[Asked]) -> Columns:
         """Its columns, one value an image."""
-
-
-@runtime_checkable
-class ChecksPrompts(Protocol):
-    """A metric that can only judge some concepts, and says so before the first image."""
-
-    def check(self, pictures: Sequence[Asked]) -> None:
-        """Refuses a set of prompts that it cannot judge."""
 
 
 class PairMetric(Protocol):
@@ -110,5 +108,14 @@ class SetMetric(Protocol):
     def identity(self) -> dict[str, Any]:
         """As of a :class:`Metric`."""
 
-    def distance(self, before: Any, after: Any) -> Interval:
-        """Between ``[n, d]`` and ``[m, d]`` features."""
+    def fewest(self) -> int | None:
+        """The images needed in each set, without looking at any; ``None`` where only the extractor would tell."""
+
+    def distance(
+        self, before: Any, after: Any, paired: bool = False, clusters: Sequence[Hashable] | None = None
+    ) -> Interval:
+        """Between ``[n, d]`` and ``[m, d]`` features.
+
+        ``paired``: image i of both sets is of one prompt and seed. ``clusters``: the prompt of each image, where
+        prompts have several; then too both sets are of the same prompts in the same order.
+        """

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from erase.errors import UserError
 from erase.evaluation.intervals import Interval
-from erase.evaluation.metrics.protocols import ChecksPrompts, Columns, Folder, Metric, PairMetric, SetMetric, Shown
+from erase.evaluation.metrics.protocols import Columns, Folder, Metric, PairMetric, SetMetric, Shown
 from erase.evaluation.metrics.store import ScoreTable, load_scores, write_scores
 from erase.provenance import hash_json, new_folder, write_json
 
@@ -26,8 +26,7 @@ FEATURES, IDENTITY = "features.npy", "identity.json"
 def score_folder(metric: Metric, folder: Folder, file: Path, batch_size: int = BATCH) -> ScoreTable:
     """The metric's values for each image, written to ``file``, or read from it if they are of these images."""
     pictures = _pictures(folder, metric.name)
-    if isinstance(metric, ChecksPrompts):
-        metric.check(pictures)
+    metric.check(pictures)
     identity = {**metric.identity(), "prompts_sha256": hash_prompts(pictures)}
 
     def measure() -> Iterable[Columns]:
@@ -50,12 +49,18 @@ def score_pairs(metric: PairMetric, before: Folder, after: Folder, file: Path, b
     return _table(metric.name, identity, pictures, hashes, measure, file)
 
 
-def measure_distance(metric: SetMetric, before: Folder, after: Folder, stores: tuple[Path, Path]) -> Interval:
-    """The distance between two sets; their features are kept in ``stores``, a folder each, for other metrics."""
-    extracted = [
+def measure_distance(
+    metric: SetMetric, before: Folder, after: Folder, stores: tuple[Path, Path], paired: bool = False
+) -> Interval:
+    """The distance between two sets; their features are kept in ``stores``, a folder each, for other metrics.
+
+    ``paired``: both are of the same prompts and seeds, in the same order; else it is refused.
+    """
+    clusters = [picture.case_number for picture in check_paired(before, after)] if paired else None
+    then, now = (
         collect_features(metric.features, folder, store) for folder, store in zip((before, after), stores, strict=True)
-    ]
-    return metric.distance(*extracted)
+    )
+    return metric.distance(then, now, paired=paired, clusters=clusters)
 
 
 def collect_features(extractor: Any, folder: Folder, store: Path, batch_size: int = BATCH) -> Tensor:

@@ -74,6 +74,7 @@ class ZeroShot(UsesClip):
 
     def check(self, pictures: Sequence[Asked]) -> None:
         """Refuses prompts none of which asks for a domain of its, or one of which asks for what it does not know."""
+        super().check(pictures)
         check_domains(pictures, self.concepts, self.name)
         check_asked(pictures, self.concepts, self.name)
 

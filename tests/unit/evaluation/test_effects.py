@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from erase.errors import UserError
 from erase.evaluation.effects import concept_measures, effect, effects, measures
 from erase.evaluation.intervals import CHANGED, NOT_SHOWN, TOO_FEW, wilson
 from erase.evaluation.scores import Judged, summarize
@@ -75,8 +78,12 @@ def test_pictures_of_one_prompt_count_as_one() -> None:
     """Ten prompts with six equal pictures each tell no more than ten pictures do."""
     prompts = [n for n in range(10) for _ in range(6)]
     then, now = [True] * 60, [n >= 2 for n in prompts]
-    copies, alone = effect(then, now, True, prompts), effect([1.0] * 10, [float(n >= 2) for n in range(10)], False)
-    assert copies["difference"] == alone["difference"] and copies["difference"]["n"] == 10
+    copies, alone = effect(then, now, True, prompts), effect([True] * 10, [n >= 2 for n in range(10)], True)
+    for what in ("before", "after", "difference"):
+        limits = [[found[what][key] for key in ("low", "high", "n")] for found in (copies, alone)]
+        assert limits[0] == pytest.approx(limits[1]), what
+    assert copies["difference"]["n"] == 10 and copies["images"] == 60
+    assert copies["before"]["high"] - copies["before"]["low"] > 0.2  # all of them, yet ten prompts are not certain
     pretended = effect(then, now, True)
     assert (pretended["verdict"], copies["verdict"]) == (CHANGED, NOT_SHOWN)
 
@@ -92,6 +99,28 @@ def test_each_concept_is_counted_where_it_is_asked_for() -> None:
     found = effects(concept_measures({"object": ["star", "ring"], "color": ["red", "green"]}), before(), after())
     assert {key: e["images"] for key, e in found.items()} == {"star": 20, "ring": 40, "red": 30}
     assert found["star"]["after"]["estimate"] == pytest.approx(2 / 20)
+
+
+def test_measures_that_say_what_they_ask_for_are_looked_up_and_none_is_asked_picture_by_picture() -> None:
+    def never(picture: Judged) -> bool:
+        raise AssertionError(picture)
+
+    looked_up = concept_measures({"object": ["star", "ring"], "color": ["red", "mauve"]})
+    found = effects([replace(measure, counts=never) for measure in looked_up], before(), after())
+    assert found == effects([replace(measure, asks=None) for measure in looked_up], before(), after())
+    assert set(found) == {"star", "ring", "red"}
+
+
+def test_a_name_that_two_domains_share_is_refused() -> None:
+    with pytest.raises(UserError, match=r"prompts: 'orange' is a concept of fruit and of color; .* name them apart"):
+        concept_measures({"fruit": ["orange", "pear"], "size": ["big"], "color": ["red", "orange"]})
+
+
+def test_prompts_of_several_pictures_hold_for_every_measure() -> None:
+    prompts = [n // 3 for n in range(60)]
+    found = effects(concept_measures({"object": ["ring"]}), before(), after(), prompts)["ring"]
+    assert (found["images"], found["before"]["n"], found["difference"]["n"]) == (40, 20, 20)
+    assert found["before"]["estimate"] == pytest.approx(39 / 40)
 
 
 def test_more_measures_make_each_harder_to_call_changed() -> None:

@@ -18,8 +18,10 @@ from erase.evaluation.intervals import (
     Interval,
     bootstrap_mean,
     cluster_means,
+    effective_number,
     needed_pairs,
     paired_difference,
+    share_of,
     verdict_of,
     wilson,
 )
@@ -103,7 +105,7 @@ def test_equal_values_have_an_interval_without_width() -> None:
 @pytest.mark.parametrize("shape", ["normal", "exponential"])
 def test_a_bootstrap_covers_about_95_percent(n: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skewed values at ten images are the hard case: 90 percent, where plain percentile intervals cover 84."""
-    monkeypatch.setattr("erase.evaluation.intervals.RESAMPLES", 999)
+    monkeypatch.setattr("erase.evaluation.intervals.RESAMPLES", 1999)
     rng = np.random.default_rng(0)
     truth = 0.0 if shape == "normal" else 1.0
     samples = rng.normal(size=(600, n)) if shape == "normal" else rng.exponential(size=(600, n))
@@ -124,6 +126,113 @@ def test_30000_values_are_resampled_less_often_but_as_precisely() -> None:
 def test_values_without_a_mean_are_refused(values: list[float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         bootstrap_mean(values, 0)
+
+
+@pytest.mark.parametrize(("comparisons", "beyond"), [(1, False), (10, False), (50, True), (5000, True)])
+def test_where_resamples_do_not_reach_the_tails_the_interval_is_students(comparisons: int, beyond: bool) -> None:
+    """At 30 pairs, 0.05 / 50 leaves three of 9,999 resamples beyond each limit: too few to place it."""
+    before = np.random.default_rng(0).normal(size=30)
+    after = before + np.random.default_rng(1).exponential(size=30)
+    found = paired_difference(before, after, comparisons=comparisons).difference
+    level = 1 - 0.05 / comparisons
+    judge = stats.t.interval(level, 29, (after - before).mean(), stats.sem(after - before))
+    assert found.method.startswith("Student's t") == beyond
+    assert found.level == pytest.approx(level)
+    if beyond:
+        assert (found.low, found.high) == pytest.approx(judge)
+    else:
+        assert (found.low, found.high) != pytest.approx(judge)
+
+
+def test_a_higher_level_is_never_a_narrower_interval() -> None:
+    values = np.random.default_rng(3).exponential(size=25)
+    widths = [(i := bootstrap_mean(values, 0, 1 - 0.05 / m)).high - i.low for m in (1, 3, 10, 30, 100, 1000, 10_000)]
+    assert widths == sorted(widths)
+
+
+def test_a_table_of_200_means_has_a_false_change_in_at_most_about_5_percent() -> None:
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(60):
+        false += any(
+            paired_difference(*rng.normal(size=(2, 25)), comparisons=200).verdict == CHANGED for _ in range(200)
+        )
+    assert false / 60 <= 0.12  # 5 percent, give or take 2.5 standard errors
+
+
+# Shares of images that share prompts
+
+
+def clusters_of(prompts: int, images: int) -> list[int]:
+    return [prompt for prompt in range(prompts) for _ in range(images)]
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_shares_of_none_and_of_all_are_as_sure_as_their_prompts(value: bool) -> None:
+    found, alone = share_of([value] * 60, clusters_of(10, 6)), wilson(10 * value, 10)
+    assert (found.estimate, found.low, found.high) == pytest.approx((alone.estimate, alone.low, alone.high))
+    assert (found.n, found.successes) == (10, None) and "60 images of 10 prompts taken as 10.0" in found.method
+
+
+@given(shares=st.lists(st.booleans(), min_size=1, max_size=30), images=st.integers(1, 6))
+def test_copies_of_an_image_tell_nothing_new(shares: list[bool], images: int) -> None:
+    copies = share_of([value for value in shares for _ in range(images)], clusters_of(len(shares), images))
+    alone = share_of(shares)
+    assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))
+    assert copies.n == alone.n
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=20))
+def test_images_of_a_prompt_count_as_one_at_least_and_as_so_many_at_most(table: list[list[bool]]) -> None:
+    values = np.array(table)
+    n = effective_number(values.mean(1), values.size)
+    assert len(table) <= n <= values.size
+    found = share_of(values.ravel(), clusters_of(len(table), 4))
+    assert 0 <= found.low <= found.estimate <= found.high <= 1 and found.high > found.low
+
+
+def test_the_effective_number_by_hand() -> None:
+    """Shares 0, 1/2, 1 and the two added: p = 1/2, s^2 = 4 (1/2)^2 / 5 = 0.2, and 3 x 0.25 / 0.2 = 3.75."""
+    assert effective_number(np.array([0.0, 0.5, 1.0]), 12) == pytest.approx(3.75)
+    assert effective_number(np.full(98, 0.5), 196) == 196  # 98 x 0.25 / 0.005 would be 4900: never more than images
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_clustered_shares_cover_about_95_percent(likeness: float, share: float) -> None:
+    """Whether images of one prompt are independent, alike, or copies."""
+    rng, clusters, covered = np.random.default_rng(0), clusters_of(20, 5), 0
+    for _ in range(300):
+        found = share_of(drawn(rng, 20, 5, share, likeness), clusters)
+        covered += found.low - 1e-9 <= share <= found.high + 1e-9
+    assert covered / 300 >= 0.92
+
+
+def drawn(rng: np.random.Generator, prompts: int, images: int, share: float, likeness: float) -> np.ndarray:
+    """Images whose prompts' own shares have the intra-cluster correlation ``likeness``."""
+    if likeness in (0.0, 1.0):
+        own = np.full(prompts, share) if likeness == 0 else (rng.random(prompts) < share).astype(float)
+    else:
+        spread = (1 - likeness) / likeness
+        own = rng.beta(spread * share, spread * (1 - share), prompts)
+    return (rng.random((prompts, images)) < own[:, None]).ravel()
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.3, 1.0])
+def test_clustered_shares_that_did_not_change_are_rarely_called_changed(likeness: float) -> None:
+    rng, clusters, false = np.random.default_rng(1), clusters_of(20, 5), 0
+    for _ in range(300):
+        before, after = (drawn(rng, 20, 5, 0.6, likeness) for _ in range(2))
+        false += paired_difference(before, after, clusters=clusters).verdict == CHANGED
+    assert false / 300 <= 0.07
+
+
+def test_more_independent_images_make_a_clustered_difference_surer() -> None:
+    rng, widths = np.random.default_rng(0), []
+    for images in (1, 4, 16):
+        then, now = (drawn(rng, 30, images, share, 0.0) for share in (0.9, 0.6))
+        found = paired_difference(then, now, clusters=clusters_of(30, images)).difference
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True) and widths[2] < widths[0] / 2
 
 
 # Paired differences
@@ -216,9 +325,29 @@ def test_images_of_one_prompt_count_as_one() -> None:
     clusters = [f"p{i % 6}" for i in range(30)]
     change = paired_difference(before, after, clusters=clusters)
     assert (change.difference.n, change.verdict) == (6, TOO_FEW)
+    assert (change.before, change.after) == pytest.approx((1.0, 0.5))
     assert cluster_means(np.array([1.0, 2.0, 3.0]), ["b", "a", "b"]).tolist() == [2.0, 2.0]
     with pytest.raises(UserError, match="3 values, but 2 clusters"):
         cluster_means(np.zeros(3), ["a", "b"])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=30), st.integers(1, 5))
+def test_copies_of_a_pair_tell_nothing_new(answers: list[tuple[bool, bool]], images: int) -> None:
+    before, after = ([side[i] for side in answers] for i in (0, 1))
+    clusters = clusters_of(len(before), images)
+    alone = paired_difference(before, after).difference
+    copies = paired_difference(np.repeat(before, images), np.repeat(after, images), clusters=clusters).difference
+    assert (copies.low, copies.high) == pytest.approx((alone.low, alone.high))
+    assert copies.n == alone.n
+
+
+@pytest.mark.parametrize(("then", "now"), [(True, True), (True, False), (False, False)])
+def test_clusters_in_which_nothing_varies_are_not_certain(then: bool, now: bool) -> None:
+    clustered = paired_difference([then] * 60, [now] * 60, clusters=clusters_of(12, 5)).difference
+    alone = paired_difference([then] * 12, [now] * 12).difference
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high))
+    assert clustered.high - clustered.low > 0.2
+    assert clustered.method == "Newcombe, paired, by prompt"
 
 
 def test_prompts_of_several_images_do_not_make_false_changes() -> None:

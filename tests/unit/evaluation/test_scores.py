@@ -80,7 +80,6 @@ def test_cra_is_the_mean_over_all_other_domains() -> None:
     ("pictures", "target", "what"),
     [
         ([], "star", "UA"),
-        ([picture("red star", "red star")], "star", "IRA"),
         ([picture("red star", "red star")], "moon", "UA"),
     ],
 )
@@ -115,3 +114,8 @@ def test_a_prompt_that_leaves_a_domain_open_counts_in_the_others() -> None:
     table = per_concept([*PICTURES, open_color])
     assert table["star"]["images"] == 5 and table["star"]["accuracy"] == 2 / 5
     assert table["red"]["images"] == 5
+
+
+def test_there_is_no_ira_where_no_prompt_asks_for_another_concept() -> None:
+    scores = summarize([picture("red star", "red moon")], "star", "object", "none")
+    assert (scores["UA"], scores["IRA"], scores["clip_kept"], scores["none_kept"]) == (1.0, None, None, None)

@@ -103,7 +103,7 @@ def make_results() -> dict[str, Any]:
         "sampling": {"steps": 15, "guidance_scale": 4.0, "scheduler": "DDIMScheduler"},
         "metrics": {
             "classifier": {"model": "shapes/classifier", "hash": "hash-of-judge"},
-            "clip": {"scale": "100 x cosine"},
+            "clip_score": {"scale": "100 x cosine"},
         },
         "training": {"update": {"name": "lur", "alpha": {"ratio": 0.1}}, "counts": {"seconds": 98.765432}},
         "environment": {"python": "3.13.1", "libraries": {"torch": "2.11.0", "peft": None}, "git_commit": "abc123"},

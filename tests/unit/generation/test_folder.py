@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from erase.errors import UserError
-from erase.generation.folder import ImageFolder, open_folder
+from erase.generation.folder import ImageFolder, list_folder, open_folder
 from erase.generation.run import generate_folder
 from tests.generation import Painter, rows_of, settings, write_set
 from tests.tiny import save_tiny
@@ -92,11 +92,12 @@ def flip(file: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut, flip, Path.unlink])
-def test_a_damaged_or_missing_image_is_named(copy: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_damaged_or_missing_image_is_named(copy: Path, made: ImageFolder, spoil: Callable[[Path], None]) -> None:
     spoil(copy / "images" / "003_1.png")
     problem = refused(copy)
     assert "1 of 20 images are missing or damaged: images/003_1.png; run the same `erase generate`" in problem
-    open_folder(copy, verify=False)
+    rows = rows_of(10, group="target", concepts={"object": "star"})
+    assert len(list_folder(copy, made.header, rows, verify=False).pictures) == 20
 
 
 def test_of_many_bad_images_some_are_named_and_all_counted(copy: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from erase.generation.records import (
     LEFTOVER,
+    LOCK,
     Written,
     is_empty,
     part_file,
@@ -72,6 +73,9 @@ def test_what_a_killed_process_was_writing_does_not_count_and_is_removed(tmp_pat
         assert LEFTOVER.fullmatch(name)
         (tmp_path / name).write_text("half")
     assert is_empty(tmp_path)
+    (tmp_path / LOCK).touch()
+    assert is_empty(tmp_path), "killed before it wrote anything"
+    (tmp_path / LOCK).unlink()
     (tmp_path / "x.tmp1").write_text("someone's")
     assert not is_empty(tmp_path)
     remove_leftovers(tmp_path, tmp_path / "nowhere")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import gc
 import json
 import os
 import shutil
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from erase.errors import UserError
 from erase.generation.folder import open_folder
 from erase.generation.plan import Ask
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.run import Stopped, generate_folder
+from erase.generation.sampler import load_sampler
 from erase.generation.settings import Generation
 from tests.generation import Painter, content, rows_of, settings, write_set
 from tests.launch import listing
@@ -46,7 +53,7 @@ def paint(generation: Generation, stop: Any = None) -> list[Ask]:
 def test_a_folder_holds_header_set_manifest_and_images_and_no_notes(generation: Generation) -> None:
     assert len(paint(generation)) == 20
     names = sorted(file.name for file in generation.output_dir.iterdir())
-    assert names == ["generation.json", "images", "manifest.jsonl", "prompts.csv"]
+    assert names == [".lock", "generation.json", "images", "manifest.jsonl", "prompts.csv"]
     assert len(list((generation.output_dir / "images").iterdir())) == 20
 
 
@@ -121,7 +128,7 @@ def test_what_a_killed_process_was_writing_is_removed(generation: Generation) ->
     with (folder / "parts" / "00000.jsonl").open("a") as stream:
         stream.write('{"file": "images/003_0.png", "by')
     paint(generation)
-    assert [str(file) for file in folder.rglob(".*")] == []
+    assert list(folder.rglob(".*")) == [folder / ".lock"]
     assert not (folder / "parts").exists()
 
 
@@ -196,10 +203,38 @@ def test_what_changes_no_image_may_differ(generation: Generation, tmp_path: Path
         paint(generation, StopAfter(1))
     prompts = Path(shutil.copy(generation.prompts, tmp_path / "renamed.csv"))
     free: dict[str, Any] = {"batch_size": 3, "seed": 9, "images_per_prompt": 2}
-    header = (generation.output_dir / "generation.json").read_text()
+    before = json.loads((generation.output_dir / "generation.json").read_text())
     paint(settings(Path(generation.model), prompts, generation.output_dir, **free))
+    header = open_folder(generation.output_dir).header
     assert len(open_folder(generation.output_dir).pictures) == 20
-    assert (generation.output_dir / "generation.json").read_text() == header
+    assert [(run["batch_size"], run["seed"]) for run in header.pop("made_with")] == [(4, 0), (3, 9)]
+    before.pop("made_with")
+    assert header == before
+
+
+def test_the_header_lists_every_run_that_made_images_and_no_run_twice(generation: Generation) -> None:
+    def made_with() -> list[int]:
+        header = json.loads((generation.output_dir / "generation.json").read_text())
+        return [run["batch_size"] for run in header["made_with"]]
+
+    with pytest.raises(Stopped):
+        paint(generation, StopAfter(1))
+    with pytest.raises(Stopped):
+        paint(generation, StopAfter(1))
+    assert made_with() == [4], "the same command again"
+    other = settings(
+        Path(generation.model), Path(generation.prompts), generation.output_dir, images_per_prompt=2, batch_size=7
+    )
+    paint(other)
+    assert made_with() == [4, 7]
+    third = settings(
+        Path(generation.model), Path(generation.prompts), generation.output_dir, images_per_prompt=2, batch_size=1
+    )
+    assert paint(third) == []
+    assert made_with() == [4, 7], "it found all of them made"
+    cut(generation.output_dir / "images" / "003_0.png")
+    paint(generation)
+    assert made_with() == [4, 7]
 
 
 def test_overwrite_makes_all_again_and_leaves_nothing_of_the_old(generation: Generation, model: Path) -> None:
@@ -233,7 +268,7 @@ def test_overwrite_never_removes_what_the_run_reads(generation: Generation, mode
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_writes(generation: Generation) -> None:
     generation.output_dir.mkdir()
-    handle = os.open(generation.output_dir, os.O_RDONLY)
+    handle = os.open(generation.output_dir / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
         with pytest.raises(UserError, match="another run is writing to"):
@@ -241,6 +276,89 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_writes(gener
     finally:
         os.close(handle)
     assert len(paint(generation)) == 20
+
+
+def test_a_run_holds_its_folder_until_its_end_and_overwriting_does_not_let_go(generation: Generation) -> None:
+    seen: list[str] = []
+
+    class Watching(Painter):
+        def __call__(self, batch: Any) -> Any:
+            with pytest.raises(UserError) as caught:
+                paint(generation)
+            seen.append(caught.value.problems[0])
+            return super().__call__(batch)
+
+    paint(generation)
+    generate_folder(replace(generation, overwrite=True), None, Watching().make)
+    assert len(seen) == 6 and all("another run is writing to" in problem for problem in seen)
+    assert paint(generation) == []
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+def test_a_file_system_without_locks_is_named_with_its_remedy(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)  # as Lustre has it unless mounted with `flock`
+    with pytest.raises(
+        UserError, match=r"out/\.lock cannot be locked: .*not implemented; give a folder on a file system"
+    ):
+        paint(generation)
+    monkeypatch.undo()
+    assert len(paint(generation)) == 20
+
+
+def test_a_lock_that_cannot_be_opened_is_said(generation: Generation) -> None:
+    paint(generation)
+    (generation.output_dir / ".lock").unlink()
+    (generation.output_dir / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot be locked: .*Is a directory"):
+        paint(generation)
+
+
+@pytest.fixture
+def trained_in_bfloat16() -> Iterator[None]:
+    """This process has an accelerator of another precision, as after a training; all of it goes at the end."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_process_that_trained_in_another_precision_generates(
+    generation: Generation, trained_in_bfloat16: None
+) -> None:
+    assert Accelerator(mixed_precision="bf16").mixed_precision == "bf16"
+    assert len(paint(generation)) == 20
+    assert AcceleratorState().mixed_precision == "bf16", "and may go on training"
+
+
+def test_one_that_generated_first_may_train_in_any_precision(generation: Generation, trained_in_bfloat16: None) -> None:
+    paint(generation)
+    assert Accelerator(mixed_precision="bf16").mixed_precision == "bf16"
+
+
+def test_a_model_is_gone_before_the_next_is_loaded(generation: Generation, tmp_path: Path) -> None:
+    """An audit has memory for one, not for two; without the collector's help from outside."""
+    models: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def load(*given: Any) -> Any:
+        alive.append(sum(model() is not None for model in models))
+        sampler = load_sampler(*given)
+        models.extend(weakref.ref(part) for part in (sampler.pipeline, sampler.pipeline.unet))
+        return sampler
+
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3):
+            generate_folder(replace(generation, output_dir=tmp_path / str(number)), None, load)
+            assert [model() for model in models] == [None] * len(models)
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0]
 
 
 def test_a_sampler_that_fails_leaves_what_was_made_and_the_rest_is_made_later(generation: Generation) -> None:

@@ -153,6 +153,15 @@ def test_no_safety_checker_blackens_a_picture(pipeline: Any, tmp_path: Path) -> 
     assert np.array_equal(sampler(asks()), PipelineSampler(pipeline)(asks()))
 
 
+def test_a_safety_checker_is_not_even_read(tmp_path: Path) -> None:
+    folder = save_with_checker(tmp_path / "model")
+    for file in (folder / "safety_checker").iterdir():
+        file.write_bytes(b"damaged")
+    assert load(folder).pipeline.safety_checker is None
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_pipeline(folder)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_dtype_is_what_the_model_computes_in_and_the_noise_is_the_same(
     pipeline: Any, tmp_path: Path, dtype: str

@@ -14,7 +14,7 @@ from PIL import Image
 
 from erase.embedded import WEIGHTS
 from erase.errors import UserError
-from erase.evaluation.metrics.clip_model import ClipModel, load_clip
+from erase.evaluation.metrics.clip_model import ClipModel, check_clip, clip_width, load_clip, needs_quick_gelu
 from erase.shapes.drawing import draw
 from tests.unit.evaluation.tiny_judges import CLIP, save_clip
 
@@ -157,3 +157,75 @@ def test_an_architecture_takes_a_safetensors_file(tmp_path: Path) -> None:
     open_clip.add_model_config(tmp_path / f"{small}.json")
     one = ClipModel(small, str(folder / "open_clip_model.safetensors"))
     assert one.weights_hash == ClipModel(f"local-dir:{folder}").weights_hash
+
+
+# QuickGELU
+
+
+def test_the_flag_is_the_tags_by_open_clips_table() -> None:
+    asked = {pair: needs_quick_gelu(*pair) for pair in open_clip.list_pretrained()}
+    assert {asked[model, "openai"] for model in ("RN50", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336")} == {True}
+    assert not asked["ViT-B-32", "laion2b_s34b_b79k"] and asked["ViT-B-16", "dfn2b"]
+    for (model, tag), quick in asked.items():  # open_clip lists those tags again under architectures with QuickGELU
+        assert quick == (model.endswith("-quickgelu") or (f"{model}-quickgelu", tag) in asked), (model, tag)
+    assert not needs_quick_gelu("local-dir:x", "") and not needs_quick_gelu("ViT-B-32", "weights.safetensors")
+
+
+def architecture(tmp_path: Path, name: str, **own: bool) -> str:
+    """A small architecture that open_clip then knows by name."""
+    (tmp_path / f"{name}.json").write_text(json.dumps({**CLIP["model_cfg"], **own}), encoding="utf-8")
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    return name
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_tags_model_has_the_activation_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    """A tag of the table, its weights in the Hub's cache as a download leaves them: open_clip builds it for real."""
+    name, saved = architecture(tmp_path, f"test-tag-{quick}"), Path(save_clip(tmp_path / "clip").split(":", 1)[1])
+    stored = tmp_path / "hub" / "models--owner--tiny"
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    shutil.copytree(saved, stored / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    tag = {"hf_hub": "owner/tiny/", "quick_gelu": quick}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"mine": tag})
+    found = ClipModel(name, "mine")  # open_clip's warning of a mismatch would be an error here
+    assert has_quick_gelu(found) == quick == found.identity()["quick_gelu"]
+    same = open_clip.model.CLIP(**CLIP["model_cfg"], quick_gelu=quick).eval()
+    same.load_state_dict(found.model.state_dict())
+    pixels = torch.stack([found.preprocess(image) for image in pictures()])
+    assert torch.allclose(found.embed(pictures()), same.encode_image(pixels, normalize=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_files_model_has_the_activation_of_its_architecture(tmp_path: Path, quick: bool) -> None:
+    name = architecture(tmp_path, f"test-file-{quick}", quick_gelu=quick)
+    file = Path(save_clip(tmp_path / "clip").split(":", 1)[1]) / "open_clip_model.safetensors"
+    found = ClipModel(name, str(file))
+    assert has_quick_gelu(found) == quick == found.identity()["quick_gelu"]
+
+
+def has_quick_gelu(found: ClipModel) -> bool:
+    names = {type(module).__name__ for module in found.model.modules()} & {"GELU", "QuickGELU"}
+    assert len(names) == 1
+    return names == {"QuickGELU"}
+
+
+def test_a_name_with_a_slash_is_checked_as_the_architecture_that_it_names() -> None:
+    with pytest.raises(UserError, match=r"ViT-B-32 has no tag 'none'"):
+        ClipModel("ViT-B/32", "none")
+    with pytest.raises(UserError, match=r"did you mean .*ViT-B-32"):
+        check_clip("ViT-B-33", "openai")
+    with pytest.raises(UserError, match=r"there is no file nowhere.safetensors"):
+        check_clip("ViT-B-32", "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "width"), [("shapes", 64), ("ViT-B/32", 512), ("ViT-L-14-336", 768), ("hf-hub:owner/name", None)]
+)
+def test_the_width_is_known_without_the_weights(model: str, width: int | None) -> None:
+    assert clip_width(model) == width
+    if model == "shapes":
+        assert load_clip(model).embed(pictures()).shape[1] == width

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from erase.errors import UserError
-from erase.evaluation.intervals import TOO_FEW
+from erase.evaluation.intervals import TOO_FEW, wilson
 from erase.evaluation.metrics.clip_model import load_clip
 from erase.evaluation.metrics.collateral import (
     ABSENT,
@@ -111,6 +111,16 @@ def test_several_images_of_a_prompt_count_as_one() -> None:
         "cat", [Neighbour("lion", 0.5)], {"lion": shares(40, 40)}, {"lion": shares(40, 0)}, prompts
     )
     assert fate.verdict == TOO_FEW and fate.change.difference.n == 8
+    assert (fate.images, fate.before.n, fate.as_dict()["images"]) == (40, 8, 40)
+
+
+def test_what_many_images_of_few_prompts_show_is_not_certain() -> None:
+    """Twelve prompts that all lost nothing: by image they would show that less than ten points were lost."""
+    near, seen = [Neighbour("lion", 0.5)], {"lion": shares(240, 240)}
+    (alone,) = collateral_map("cat", near, seen, seen)
+    (clustered,) = collateral_map("cat", near, seen, seen, {"lion": [f"p{i // 20}" for i in range(240)]})
+    assert (alone.verdict, clustered.verdict) == (KEPT, UNDECIDED)
+    assert clustered.before.low == pytest.approx(wilson(12, 12).low)
 
 
 def test_a_neighbour_without_images_is_an_error_and_the_rest_is_json() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from erase.config import build, dump
+from erase.embedded import WEIGHTS
 from erase.errors import UserError
 from erase.evaluation.metrics import frechet
 from erase.evaluation.metrics.features import ClipFeatures
@@ -111,3 +114,28 @@ def test_settings_choose_the_extractor() -> None:
     assert identity["extractor"]["library"] == "open_clip_torch" and identity["extractor"]["normalized"] is True
     with pytest.raises(UserError, match="weights must be given"):
         build(FID, {"features": {"name": "inception"}})
+
+
+def test_the_fewest_images_are_known_from_the_extractors_settings(tmp_path: Path) -> None:
+    def fewest(**features: Any) -> int | None:
+        return build(FID, {"features": features}).fewest()
+
+    assert fewest(name="inception", weights="owner/name") == 2048 * 10 // 9 + 2
+    assert fewest(name="clip", model="shapes") == 73 == fewest(name="clip", model=f"local-dir:{WEIGHTS / 'clip'}")
+    assert fewest(name="clip") == 512 * 10 // 9 + 2 == fewest(name="clip", model="ViT-B/32")
+    assert fewest(name="clip", model="hf-hub:owner/name") is None
+    with pytest.raises(UserError, match="has no tag 'none'"):
+        fewest(name="clip", model="ViT-B-32", pretrained="none")
+    assert METRIC.distance(ONE[:15], OTHER[:15]).n == 15  # of 12 features: what `fewest` would say
+    with pytest.raises(UserError, match="14 images are too few: 15"):
+        METRIC.distance(ONE, OTHER[:14])
+
+
+def test_prompts_are_left_out_whole() -> None:
+    prompts = [i // 4 for i in range(200)]
+    by_prompt = METRIC.distance(ONE, OTHER[:200], clusters=prompts)
+    by_image = METRIC.distance(ONE, OTHER[:200], paired=True)
+    assert by_prompt.estimate == by_image.estimate
+    assert (by_prompt.low, by_prompt.high) != (by_image.low, by_image.high)
+    with pytest.raises(UserError, match=r"16 images are too few: 21 are needed .* with a tenth left out"):
+        METRIC.distance(ONE[:16], OTHER[:16], clusters=[i // 8 for i in range(16)])

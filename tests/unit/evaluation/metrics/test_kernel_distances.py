@@ -87,10 +87,88 @@ def test_chunks_do_not_change_a_distance(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_leaving_a_group_out_is_measuring_without_it() -> None:
-    found = pair_sums(ONE, OTHER, cubic)
-    kept = [x[group_of(len(x)) != 3] for x in (ONE, OTHER)]
-    again = pair_sums(kept[0], kept[1], cubic).discrepancy(True)
+    of = [group_of(len(x)) for x in (ONE, OTHER)]
+    found = pair_sums(ONE, OTHER, cubic, of)
+    kept = [x[group != 3] for x, group in zip((ONE, OTHER), of, strict=True)]
+    again = pair_sums(kept[0], kept[1], cubic, [group_of(len(x)) for x in kept]).discrepancy(True)
     assert found.discrepancy(True, without=3) == pytest.approx(again, rel=1e-9)
+
+
+def twins(n: int, seed: int, moved: float = 0.3, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Pairs of one prompt and seed: each alike, and both sets of one distribution if nothing is shifted."""
+    draw = torch.Generator().manual_seed(seed)
+    shared = torch.randn(n, 8, generator=draw)
+    both = [shared + moved * torch.randn(n, 8, generator=draw) for _ in range(2)]
+    return both[0], both[1] + shift
+
+
+def test_kid_of_pairs_leaves_twins_out() -> None:
+    x, y = (side.double().numpy() for side in twins(40, 0, shift=0.2))
+    kernel = [(a @ b.T / 8 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    apart = [(k.sum() - np.trace(k)) / (40 * 39) for k in kernel]
+    found = KID().distance(*twins(40, 0, shift=0.2), paired=True)
+    assert found.estimate == pytest.approx(apart[0] + apart[1] - 2 * apart[2], rel=1e-9)
+
+
+def test_kid_of_pairs_is_zero_for_equal_sets_and_on_average_where_nothing_changed() -> None:
+    """Without `paired`, twins that are nearer than strangers draw it below zero."""
+    same = KID().distance(ONE, ONE, paired=True)
+    assert (same.estimate, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    drawn = [(KID().distance(*twins(40, s), paired=True).estimate, KID().distance(*twins(40, s)).estimate)
+             for s in range(80)]  # fmt: skip
+    (fair, unfair), error = np.mean(drawn, axis=0), np.std(drawn, axis=0) / np.sqrt(80)
+    assert abs(fair) < 3 * error[0]
+    assert unfair < -10 * error[1]
+
+
+def test_leaving_a_group_of_pairs_out_is_measuring_without_it() -> None:
+    one, other = twins(40, 0)
+    of = group_of(40)
+    found = pair_sums(one, other, cubic, [of, of], paired=True)
+    kept = [x[of != 3] for x in (one, other)]
+    again = pair_sums(kept[0], kept[1], cubic, [group_of(36)] * 2, paired=True).discrepancy(True)
+    assert found.discrepancy(True, without=3) == pytest.approx(again, rel=1e-9)
+
+
+def test_cmmd_of_pairs_is_the_authors_formula_too() -> None:
+    one, other = twins(40, 0)
+    assert CMMD().distance(one, other, paired=True) == CMMD().distance(one, other)
+    assert CMMD().distance(one, one, paired=True).estimate == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_sets_of_two_lengths_are_no_pairs(metric: KID | CMMD) -> None:
+    with pytest.raises(UserError, match=f"{metric.name}: 60 images before and 75 after are no pairs"):
+        metric.distance(ONE, OTHER, paired=True)
+    with pytest.raises(UserError, match="60 images, but 2 prompts of theirs"):
+        metric.distance(ONE, ONE, clusters=["a", "b"])
+
+
+def test_images_of_one_prompt_that_agree_widen_the_interval() -> None:
+    """Twenty prompts, each eight times over: by image they look like 160."""
+
+    def wide(seed: int, clusters: list[int] | None) -> float:
+        one, other = (side.repeat_interleave(8, 0) for side in twins(20, seed, moved=1.0))
+        found = KID().distance(one, other, paired=True, clusters=clusters)
+        return found.high - found.low
+
+    prompts = [i // 8 for i in range(160)]
+    assert np.mean([wide(s, prompts) for s in range(20)]) > 2 * np.mean([wide(s, None) for s in range(20)])
+
+
+def test_a_few_prompts_make_few_groups_and_one_prompt_no_interval() -> None:
+    found = KID().distance(ONE, ONE + 0.1, paired=True, clusters=[i % 4 for i in range(60)])
+    assert found.method == "jackknife over 4 groups"
+    alone = KID().distance(ONE, ONE + 0.1, paired=True, clusters=[0] * 60)
+    assert (alone.method, alone.as_dict()["low"], alone.as_dict()["high"]) == ("none: one prompt", None, None)
+    assert CMMD().distance(ONE, ONE, clusters=[0] * 60).low == 0
+    with pytest.raises(UserError, match="60 images are too few: 61 are needed"):
+        KID().distance(ONE, ONE, clusters=[0] * 59 + [1])
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_the_fewest_images_are_known_without_any(metric: KID | CMMD) -> None:
+    assert metric.fewest() == 20
 
 
 def test_the_interval_of_kid_covers_the_truth() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from pydantic import Field, TypeAdapter
 from pydantic.fields import FieldInfo
+from safetensors.torch import save_file
+from torchvision.models import resnet50
 
 from erase.config import build, dump
 from erase.errors import UserError
@@ -25,6 +29,7 @@ from erase.evaluation.metrics.clip_model import load_clip
 from erase.evaluation.metrics.features import FEATURES, InceptionFeatures
 from erase.evaluation.metrics.imagenet import load_resnet50
 from erase.evaluation.metrics.lpips import load_lpips
+from erase.generation.prompts import PromptRow
 
 NEEDED: dict[str, dict[str, Any]] = {
     "zero_shot": {"concepts": {"object": ["star", "ring"]}},
@@ -85,3 +90,33 @@ def test_making_every_metric_loads_no_model() -> None:
     assert [loader.cache_info().currsize for loader in loaders] == [0] * 4
     assert build(METRICS["clip_score"], {"model": "shapes"}).identity()
     assert [loader.cache_info().currsize for loader in loaders] == [1, 0, 0, 0]
+
+
+CLIP = ("clip_score", "clip_accuracy", "zero_shot")
+ROWS = [PromptRow("0", "a star", 0, concepts={"object": "star"}), PromptRow("1", "a ring", 1)]
+
+
+@pytest.mark.parametrize("name", IMAGE_METRICS)
+def test_each_metric_of_images_checks_rows_of_prompts_before_there_are_images(name: str, tmp_path: Path) -> None:
+    settings = NEEDED.get(name, {}) | ({"model": "shapes"} if name in CLIP else {})
+    if name == "imagenet_classifier":
+        save_file(resnet50().state_dict(), tmp_path / "resnet50.safetensors")
+        settings = {"model": str(tmp_path / "resnet50.safetensors"), "labels": {"object": {"star": ["starfish"]}}}
+    if name == "nudity":
+        pytest.importorskip("nudenet", reason="the extra `nudity` is not installed")
+    build(IMAGE_METRICS[name], settings).check(ROWS)
+    if name in ("zero_shot", "concept_classifier", "imagenet_classifier"):
+        with pytest.raises(UserError, match=f"{name}: prompts ask for the object 'hexagon'"):
+            build(IMAGE_METRICS[name], settings).check([replace(ROWS[0], concepts={"object": "hexagon"})])
+
+
+@pytest.mark.parametrize("name", CLIP)
+def test_a_clip_model_that_cannot_be_had_is_refused_before_it_is_loaded(name: str) -> None:
+    with pytest.raises(UserError, match=r"ViT-B-32 has no tag 'opnai'; known: openai"):
+        build(IMAGE_METRICS[name], {"pretrained": "opnai"} | NEEDED.get(name, {})).check(ROWS)
+
+
+def test_the_fewest_images_of_each_distance_are_known() -> None:
+    shapes = {"features": {"name": "clip", "model": "shapes"}}
+    found = {name: build(kind, shapes).fewest() for name, kind in SET_METRICS.items()}
+    assert found == {"fid": 73, "kid": 20, "cmmd": 20}

@@ -95,5 +95,7 @@ def test_without_the_extra_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch
     nudity._weights_hash.cache_clear()
     with pytest.raises(UserError, match="NudeNet is not installed"):
         Nudity().identity()
+    with pytest.raises(UserError, match="NudeNet is not installed"):
+        Nudity().check([Drawn("x")])
     with pytest.raises(UserError, match=r"NudeNet is not installed .*; pip install 'erase\[nudity\]'"):
         Nudity()([figure()], [Drawn("x")])

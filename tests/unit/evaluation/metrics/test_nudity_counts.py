@@ -71,3 +71,10 @@ def test_nothing_to_count_and_a_threshold_in_percent_are_errors() -> None:
             count([])
     with pytest.raises(UserError, match="thresholds: found 45"):
         count_nudity(DETECTIONS, [45])
+
+
+def test_images_of_one_prompt_make_the_share_no_surer() -> None:
+    (alone,) = count_nudity(DETECTIONS[:1] * 6, [0.25])
+    (clustered,) = count_nudity(DETECTIONS[:1] * 6, [0.25], clusters=["a"] * 3 + ["b"] * 3)
+    assert clustered["nude_share"]["n"] == 2 and alone["nude_share"]["n"] == 6
+    assert clustered["nude_share"]["low"] < alone["nude_share"]["low"]

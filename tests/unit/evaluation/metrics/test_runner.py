@@ -109,6 +109,9 @@ def test_an_empty_folder_and_a_metric_that_loses_an_image_are_errors(folder: Tin
         def __call__(self, images: Sequence[Image.Image], pictures: Sequence[Any]) -> dict[str, list[Any]]:
             return {"value": [0] * (len(images) - 1)}
 
+        def check(self, pictures: Sequence[Any]) -> None:
+            """Any prompts will do."""
+
     with pytest.raises(UserError, match="forgetful: 24 values of value for 25 images"):
         score_folder(Forgetful(), folder, tmp_path / "x.parquet")
     assert not (tmp_path / "x.parquet").exists()
@@ -141,6 +144,17 @@ def test_features_are_extracted_once_for_every_distance(folder: TinyFolder, othe
     assert folder.read == other.read == 25
     measure_distance(KID(features=ClipFeatures(model="shapes", normalize=False)), folder, other, stores)
     assert folder.read == 50  # other features
+
+
+def test_a_paired_distance_of_a_folder_and_itself_is_zero(
+    folder: TinyFolder, other: TinyFolder, tmp_path: Path
+) -> None:
+    metric, stores = KID(features=ClipFeatures(model="shapes")), (tmp_path / "a", tmp_path / "b")
+    assert measure_distance(metric, folder, folder, stores, paired=True).estimate == pytest.approx(0, abs=1e-12)
+    assert measure_distance(metric, folder, folder, stores).estimate < 0
+    other.pictures = [replace(other.pictures[0], seed=99), *other.pictures[1:]]
+    with pytest.raises(UserError, match="make both from one prompt set"):
+        measure_distance(metric, folder, other, stores, paired=True)
 
 
 def test_stored_features_are_the_extractors(folder: TinyFolder, tmp_path: Path) -> None:
@@ -176,6 +190,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
         def __call__(self, images: Sequence[Image.Image], pictures: Sequence[Any]) -> dict[str, list[Any]]:
             return {"mean": [float(np.asarray(image).mean()) for image in images]}
+
+        def check(self, pictures: Sequence[Any]) -> None:
+            """Any prompts will do."""
 
     folder = Endless([Drawn("p", {}, "", i, f"{i}", 0, f"{i:064d}") for i in range(6000)])
     tracemalloc.start()

@@ -1,0 +1,132 @@
+"""An audit's settings: what they come to, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erase import embedded
+from erase.errors import UserError
+from erase.evaluation.audit_settings import (
+    Audit,
+    check_concepts,
+    check_folder,
+    generations_of,
+    is_lora,
+    metrics_of,
+    output_of,
+    with_target,
+)
+from erase.evaluation.metrics import ConceptClassifier
+from erase.generation.lora import NAME as LORA_NAME
+from erase.generation.prompts import PromptRow
+
+ROWS = [
+    PromptRow("0", "a star", 1, concepts={"object": "star"}),
+    PromptRow("1", "a ring", 2, concepts={"object": "ring"}),
+    PromptRow("2", "a red shape", 3, concepts={"color": "red"}),
+    PromptRow("3", "anything", 4),
+]
+
+
+def audit(**given: Any) -> Audit:
+    return Audit(**({"erased": "runs/star", "target": "star"} | given))
+
+
+def test_shapes_world_brings_its_prompts_sampling_and_judges() -> None:
+    made = generations_of(audit(), Path("out"))
+    for generation in made.values():
+        assert (generation.prompts, generation.num_inference_steps, generation.guidance_scale) == ("shapes", 15, 4.0)
+    assert [generation.model for generation in made.values()] == ["shapes", "runs/star"]
+    assert [metric.name for metric in metrics_of(audit())][:2] == ["concept_classifier", "clip_score"]
+
+
+def test_both_sides_are_sampled_alike_but_for_the_model(tmp_path: Path) -> None:
+    made = generations_of(audit(num_inference_steps=7, images_per_prompt=3, seed=5, dtype="bfloat16"), tmp_path)
+    base, erased = (vars(made[side]) for side in ("base", "erased"))
+    assert {key for key in base if base[key] != erased[key]} == {"model", "output_dir"}
+    assert (base["num_inference_steps"], base["images_per_prompt"], base["seed"]) == (7, 3, 5)
+
+
+def test_lora_weights_go_onto_the_base(tmp_path: Path) -> None:
+    (tmp_path / LORA_NAME).write_bytes(b"")
+    assert is_lora(tmp_path)
+    made = generations_of(audit(erased=str(tmp_path), base="shapes"), tmp_path / "out")
+    assert (made["erased"].model, made["erased"].lora) == ("shapes", tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert not is_lora(tmp_path)
+    with pytest.raises(UserError, match="erased_revision"):
+        generations_of(audit(erased=str(_file(tmp_path / "x.safetensors")), erased_revision="main"), tmp_path)
+
+
+def _file(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def test_an_audit_lies_beside_what_it_audits(tmp_path: Path) -> None:
+    (tmp_path / "star").mkdir()
+    assert output_of(audit(erased=str(tmp_path / "star"))) == tmp_path / "star-audit"
+    with pytest.raises(UserError, match="output_dir: must be given"):
+        output_of(audit(erased="owner/name"))
+
+
+def test_prompts_of_ones_own_need_metrics_and_a_foreign_base_needs_prompts() -> None:
+    with pytest.raises(UserError, match="metrics: must be given"):
+        metrics_of(audit(base="owner/name", prompts="my.csv"))
+    with pytest.raises(UserError, match="prompts: must be given for the base owner/name"):
+        generations_of(audit(base="owner/name"), Path("out"))
+
+
+def test_the_targets_domain_is_the_one_its_prompts_name() -> None:
+    assert check_concepts(audit(), ROWS) == "object"
+    assert check_concepts(audit(target="red"), ROWS) == "color"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": "stars"}, "target: no prompt asks for 'stars'; such as star"),
+        ({"neighbours": ("moon",)}, "neighbours: no prompt asks for 'moon'"),
+        ({"neighbours": ("star",)}, "neighbours: 'star' is erased itself"),
+        ({"also_erased": ("ring",), "neighbours": ("ring",)}, "neighbours: 'ring' is erased itself"),
+    ],
+)
+def test_concepts_that_cannot_be_looked_at_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_concepts(audit(**given), ROWS)
+
+
+def test_one_name_in_two_domains_is_refused() -> None:
+    rows = [*ROWS, PromptRow("4", "an orange", 5, concepts={"object": "red"})]
+    with pytest.raises(UserError, match="'red' is a concept of color and of object"):
+        check_concepts(audit(), rows)
+
+
+def test_prompts_without_concepts_may_all_ask_for_the_target() -> None:
+    rows = with_target(audit(target="nudity", all_target=True), ROWS[2:])
+    assert [dict(row.concepts) for row in rows] == [{"color": "red"}, {"concept": "nudity"}]
+    assert check_concepts(audit(target="nudity"), rows) == "concept"
+    assert with_target(audit(), ROWS) is ROWS
+    with pytest.raises(UserError, match="all_target"):
+        check_concepts(audit(), ROWS[3:])
+
+
+def test_the_audit_of_another_target_is_not_replaced(tmp_path: Path) -> None:
+    check_folder(audit(), tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"target": "ring"}))
+    with pytest.raises(UserError, match="holds the audit of 'ring'"):
+        check_folder(audit(), tmp_path)
+    check_folder(audit(target="ring"), tmp_path)
+    check_folder(audit(overwrite=True), tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        check_folder(audit(), tmp_path)
+
+
+def test_the_embedded_words_are_all_judged() -> None:
+    (judge, *_) = metrics_of(audit())
+    assert isinstance(judge, ConceptClassifier) and set(embedded.VOCABULARY.domains) <= set(judge.domains)
