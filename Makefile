@@ -11,7 +11,7 @@ demo: .venv/.installed
 	$(BIN)/erase demo --target "$(TARGET)" --output "$(OUTPUT)" --overwrite
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
