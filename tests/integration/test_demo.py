@@ -37,8 +37,8 @@ def test_results_hold_both_models_the_seeds_and_the_command(demo: Path) -> None:
         assert scores["images_erased"] == 48 and scores["images_kept"] == 192
         assert len(concepts) == 8 + 6 + 5
         assert concepts["dotted"]["accuracy"] == pytest.approx(1 - scores["UA"])
-    manifest = [json.loads(line) for line in (demo / "images" / "erased" / "manifest.jsonl").open()]
-    assert len({line["seed"] for line in manifest}) == 240
+    manifest = (demo / "images" / "erased" / "manifest.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["seed"] for line in manifest}) == 240
     assert results["effects"]["scores"]["UA"]["images"] == 48 and results["moved"]["clip_distance"]["kept"]["n"] == 192
     assert results["command"].startswith("erase demo --target dotted")
     assert results["base"]["hash"] != results["erased"]["hash"]

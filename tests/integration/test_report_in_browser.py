@@ -204,7 +204,9 @@ def test_page_never_scrolls_sideways(browser: Browser, report: Path, width: int)
 
 def test_table_scrolls_in_its_own_container_on_a_phone(browser: Browser, report: Path) -> None:
     browser.open(report, PHONE)
-    assert browser.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth > e.clientWidth)")
+    wide = "[...document.querySelectorAll('.concepts, .scores, .collateral')].map(table => table.closest('.scroll'))"
+    assert browser.evaluate(f"{wide}.length") == 3
+    assert browser.evaluate(f"{wide}.every(e => e.scrollWidth > e.clientWidth)")
 
 
 def test_print_fits_the_paper_and_is_black_on_white_at_night(browser: Browser, report: Path) -> None:

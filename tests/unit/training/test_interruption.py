@@ -33,12 +33,16 @@ def test_the_handlers_of_before_are_put_back_also_when_the_body_raises() -> None
 
 
 def test_outside_of_the_body_ctrl_c_is_pythons_own() -> None:
-    interruption = Interruption()
-    with interruption.listen():
-        pass
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    assert not interruption.agreed(CPU)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        interruption = Interruption()
+        with interruption.listen():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not interruption.agreed(CPU)
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
