@@ -21,6 +21,7 @@ from erase.evaluation.report import Pair, write_report
 from erase.evaluation.sides import Side, counted, kept_places, prompts_of
 from erase.generation.folder import ImageFolder
 from erase.generation.run import Stop, generate_folder
+from erase.generation.sampler import free_memory
 from erase.provenance import describe_environment, hash_json, write_json
 from erase.training.output import CONFIG, PROVENANCE
 from erase.training.step_log import FILE_NAME, read_log
@@ -50,6 +51,7 @@ def run_audit(audit: Audit, stop: Stop | None = None, facts: Mapping[str, Any] |
 def measure(plan: AuditPlan, stop: Stop | None = None) -> tuple[dict[str, Side], dict[str, Any]] | None:
     """The pictures and scores of both sides, and what they come to; ``None`` on all processes but the first."""
     folders = {side: generate_folder(plan.generations[side], stop) for side in SIDES}
+    free_memory()
     if not PartialState().is_main_process:
         return None
     sides = {side: Side(folders[side], image_scores(plan, side, folders[side])) for side in SIDES}

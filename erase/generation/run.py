@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import shutil
 import time
@@ -14,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
@@ -79,7 +77,6 @@ class _Run:
         return self.generation.output_dir
 
     def sampler(self) -> Sampler:
-        _free()
         return self.make_sampler(self.generation, self.model, self.rows, self.processes.device)
 
 
@@ -114,8 +111,6 @@ def generate_folder(
         if main:
             _finish(run)
         processes.wait_for_everyone()
-    del sampler
-    _free()
     return replace(list_folder(folder, read_header(folder / HEADER), rows, verify=False), made=made)
 
 
@@ -125,13 +120,6 @@ def join_processes() -> PartialState:
     An ``Accelerator`` would do more: it refuses a process that has trained in another precision.
     """
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-
-
-def _free() -> None:
-    """Gives back a model's memory: an audit samples from two, one after the other, and may follow a training."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _header(run: _Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,10 +64,18 @@ class PipelineSampler:
         return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def free_memory() -> None:
+    """Gives back what models took that nobody uses: an audit loads several, and may follow a training."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def load_sampler(
     generation: Generation, model: Path, rows: Sequence[PromptRow], device: torch.device
 ) -> PipelineSampler:
     """The settings' pipeline, without a safety checker, which would black out what an audit has to see."""
+    free_memory()
     pipeline = load_pipeline(model, safety_checker=False)
     strange = unknown_words(pipeline, list(dict.fromkeys(row.prompt for row in rows)))
     if strange:
