@@ -107,6 +107,10 @@ class Task(Protocol):
         """The step's retain and forget objectives; the same step always gives the same."""
         ...
 
+    def after_step(self) -> None:
+        """Called once the optimizer has moved the parameters: puts back what must not move."""
+        ...
+
     def describe_batch(self, step: int, shard: Shard) -> list[str]:
         """The step's examples in words, for messages."""
         ...

@@ -75,6 +75,9 @@ class ErasureTask:
         forget = self._draw("forget", self.forget, step, shard)
         return retain, self._objective(self.forget_loss, forget, self.forget_weight, shard)
 
+    def after_step(self) -> None:
+        """Nothing: every trained parameter may move as a whole."""
+
     def describe_batch(self, step: int, shard: Shard) -> list[str]:
         """The prompts of a step's two batches."""
         pools = (("forget", self.forget), ("retain", self.retain))

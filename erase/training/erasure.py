@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass as plain_dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
@@ -23,10 +21,9 @@ from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
 from erase.errors import UserError, collect, refuse
 from erase.parameters import LoRA
-from erase.provenance import check_writable, describe_environment, hash_json
-from erase.training.checkpoint import check_identity, find_checkpoint, read_state
-from erase.training.loop import TrainingRun
-from erase.training.output import check_output, open_output, write_result
+from erase.provenance import check_writable, describe_environment
+from erase.training.launch import check_training, end_training, make_accelerator, start_training
+from erase.training.output import write_result
 from erase.training.settings import TrainingSettings
 
 
@@ -67,33 +64,14 @@ def check_run(run: ErasureRun) -> Plan:
     problems: list[str] = []
     plan = collect(problems, lambda: make_plan(run))
     collect(problems, lambda: check_writable(run.latents.cache_dir or default_cache(), "latents.cache_dir"))
-    collect(problems, lambda: check_output(run.output_dir, run.overwrite, resumes_in_place(run)))
     collect(problems, lambda: check_inputs_survive(run))
-    collect(problems, lambda: check_tracker(run.report_to))
-    if run.lr_warmup_steps and run.lr_scheduler == "constant":
-        problems.append("lr_warmup_steps: lr_scheduler constant has none; choose constant_with_warmup, or leave it 0")
+    check_training(run, problems)
     if run.save_merged and not isinstance(run.parameters, LoRA):
         problems.append(f"save_merged: {run.parameters.name} has no adapter to merge; it belongs to parameters lora")
-    if run.resume_from_checkpoint:
-        collect(problems, lambda: check_resume(run))
     refuse(problems)
     if plan is None:
         raise UserError("the run has no plan")
     return plan
-
-
-def check_resume(run: ErasureRun) -> None:
-    """Refuses a checkpoint that is damaged or whose settings differ."""
-    folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
-    then = read_state(folder)["identity"]
-    check_identity(folder, {"config": then.get("config", {})}, {"config": dump(run)})
-
-
-def resumes_in_place(run: ErasureRun) -> bool:
-    """Whether the run goes on in the folder of the checkpoint that it resumes from."""
-    if run.resume_from_checkpoint in (None, "latest"):
-        return run.resume_from_checkpoint == "latest"
-    return Path(str(run.resume_from_checkpoint)).resolve().parent == run.output_dir.resolve()
 
 
 def check_inputs_survive(run: ErasureRun) -> None:
@@ -109,12 +87,6 @@ def check_inputs_survive(run: ErasureRun) -> None:
     )
 
 
-def check_tracker(name: str) -> None:
-    """Refuses a tracker that is not installed: a run must not train untracked that was to be tracked."""
-    if name not in ("none", "all") and find_spec(name) is None:
-        raise UserError(f"report_to: {name} is not installed; pip install {name}")
-
-
 def erase_concepts(run: ErasureRun) -> Counts:
     """Trains, and leaves the model, its provenance, the settings and the step log in ``output_dir``."""
     started, plan = time.monotonic(), check_run(run)
@@ -125,13 +97,7 @@ def erase_concepts(run: ErasureRun) -> Counts:
         run.parameters.select(type(base.pipeline.unet).from_config(base.pipeline.unet.config))
     prepared = prepare(base, run, plan, run.seed, not main, accelerator.main_process_first)
     task = make_task(run, base, prepared, accelerator)
-    identity = {"config": dump(run), "base": base.hash, "prompts": prepared.prompt_hashes}
-    training = TrainingRun(task, run, accelerator, identity)
-    training.resume()
-    if main:
-        open_output(run.output_dir, run.overwrite and not resumes_in_place(run), dump(run))
-    accelerator.wait_for_everyone()
-    accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
+    training = start_training(run, task, accelerator, {"base": base.hash, "prompts": prepared.prompt_hashes})
     before = time.monotonic() - started
     cost = training.train()
     counts = Counts(
@@ -142,16 +108,8 @@ def erase_concepts(run: ErasureRun) -> Counts:
         write_result(run.output_dir, task.save, made)
         if run.save_merged and isinstance(run.parameters, LoRA):
             write_result(run.output_dir, lambda folder: save_merged(base.folder, run.output_dir, folder), made)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    end_training(training)
     return counts
-
-
-def make_accelerator(run: TrainingSettings) -> Accelerator:
-    """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
-    folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
-    tracker = None if run.report_to == "none" else run.report_to
-    return Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
 
 
 def make_task(run: ErasureRun, base: Base, prepared: Prepared, accelerator: Accelerator) -> ErasureTask:

@@ -96,6 +96,7 @@ class TrainingRun:
         if self.settings.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
+        self.task.after_step()
         self.scheduler.step()
         if probing:
             self.probe("inner_after", retain, forget)

@@ -1,0 +1,76 @@
+"""What a run of any domain does around its loop: checks, processes, the output folder, trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from erase.config import dump
+from erase.errors import UserError, collect
+from erase.protocols import Task
+from erase.provenance import hash_json
+from erase.training.checkpoint import check_identity, find_checkpoint, read_state
+from erase.training.loop import TrainingRun
+from erase.training.output import check_output, open_output
+from erase.training.settings import TrainingSettings
+
+
+def check_training(run: TrainingSettings, problems: list[str]) -> None:
+    """Adds to ``problems`` what is wrong with the settings that every domain has."""
+    collect(problems, lambda: check_output(run.output_dir, run.overwrite, resumes_in_place(run)))
+    collect(problems, lambda: check_tracker(run.report_to))
+    if run.lr_warmup_steps and run.lr_scheduler == "constant":
+        problems.append("lr_warmup_steps: lr_scheduler constant has none; choose constant_with_warmup, or leave it 0")
+    if run.resume_from_checkpoint:
+        collect(problems, lambda: check_resume(run))
+
+
+def check_resume(run: TrainingSettings) -> None:
+    """Refuses a checkpoint that is damaged or whose settings differ."""
+    folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
+    then = read_state(folder)["identity"]
+    check_identity(folder, {"config": then.get("config", {})}, {"config": dump(run)})
+
+
+def resumes_in_place(run: TrainingSettings) -> bool:
+    """Whether the run goes on in the folder of the checkpoint that it resumes from."""
+    if run.resume_from_checkpoint in (None, "latest"):
+        return run.resume_from_checkpoint == "latest"
+    return Path(str(run.resume_from_checkpoint)).resolve().parent == run.output_dir.resolve()
+
+
+def check_tracker(name: str) -> None:
+    """Refuses a tracker that is not installed: a run must not train untracked that was to be tracked."""
+    if name not in ("none", "all") and find_spec(name) is None:
+        raise UserError(f"report_to: {name} is not installed; pip install {name}")
+
+
+def make_accelerator(run: TrainingSettings) -> Accelerator:
+    """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
+    folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
+    tracker = None if run.report_to == "none" else run.report_to
+    return Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
+
+
+def start_training(
+    run: TrainingSettings, task: Task, accelerator: Accelerator, facts: Mapping[str, Any]
+) -> TrainingRun:
+    """The loop, at its checkpoint where it resumes, with its output folder opened; ``facts`` identify the run."""
+    training = TrainingRun(task, run, accelerator, {"config": dump(run), **facts})
+    training.resume()
+    if accelerator.is_main_process:
+        open_output(run.output_dir, run.overwrite and not resumes_in_place(run), dump(run))
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
+    return training
+
+
+def end_training(training: TrainingRun) -> None:
+    """Waits for the process that wrote the result, and closes the trackers."""
+    training.accelerator.wait_for_everyone()
+    training.accelerator.end_training()
