@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,14 @@ from pydantic.dataclasses import dataclass
 
 from erase import embedded
 from erase.components import STRICT
+from erase.diffusion.foreign import check_foreign
 from erase.diffusion.pipelines import check_pipeline, find_pipeline
 from erase.errors import UserError, collect, refuse
 from erase.generation.lora import find_lora
 from erase.generation.prompt_csv import read_prompt_set
 from erase.generation.prompts import MULTIPLE, PromptRow, vocabulary_set
 from erase.generation.records import HEADER, is_empty
+from erase.generation.weights import is_weights
 from erase.provenance import check_writable
 
 
@@ -29,7 +32,8 @@ class Generation:
     revision: str | None = None
     """branch, tag or commit, where the model is a Hub id"""
     lora: Path | None = None
-    """LoRA weights to fold into the model: a *.safetensors file, or a folder with one, such as a LoRA run's output"""
+    """weights to put into the model: LoRA (diffusers' keys or kohya's), changed tensors as ESD and UCE ship them, or a
+    UNet's state dict; a *.safetensors file, or a folder with one, such as a LoRA run's output"""
     prompts: Annotated[str, Field(min_length=1)]
     """a CSV with a `prompt` column, read as the field writes them (case_number, evaluation_seed, evaluation_guidance,
     sd_image_width, ...), or `shapes`: every full caption of Shapes World"""
@@ -59,7 +63,18 @@ def read_prompts_of(generation: Generation) -> list[PromptRow]:
     """The rows that the settings name."""
     if generation.prompts == embedded.NAME:
         return vocabulary_set(embedded.VOCABULARY, embedded.FULL_TEMPLATE, generation.seed)
-    return read_prompt_set(Path(generation.prompts).expanduser(), "prompts", generation.seed)
+    file = Path(generation.prompts).expanduser()
+    try:
+        found = file.stat()
+    except OSError:
+        return read_prompt_set(file, "prompts", generation.seed)  # which says what is wrong with it
+    return list(_read_unchanged(file, generation.seed, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=1)
+def _read_unchanged(file: Path, seed: int, *_: int) -> tuple[PromptRow, ...]:
+    """An audit asks for its set four times: a file whose time and size are the same is read once."""
+    return tuple(read_prompt_set(file, "prompts", seed))
 
 
 def check_generation(generation: Generation) -> tuple[list[PromptRow], Path]:
@@ -80,8 +95,11 @@ def _find_model(generation: Generation) -> Path:
     name, revision = generation.model, generation.revision
     if revision is not None and (name == embedded.NAME or os.path.isdir(name)):
         raise UserError(f"revision: {name} is a model on this machine and has none; found {revision}; leave it out")
+    if is_weights(Path(name).expanduser()):
+        raise UserError(f"model: {name} holds weights and no whole model; give it as `lora`, and what it changes here")
     folder = find_pipeline(name, revision)
     check_pipeline(folder)
+    check_foreign(folder)
     return folder
 
 
