@@ -62,14 +62,23 @@ def run_command(
     arguments: Sequence[str],
     *flags: str,
 ) -> int:
-    """Reads the settings, runs the command and turns what it raises into a message and an exit code."""
-    quieten()
-    try:
+    """Reads the settings and runs the command; see :func:`guarded`."""
+
+    def work() -> None:
         if {"--help", "-h"} & set(arguments):
             print(describe_settings(name, settings, flags))
-            return 0
+            return
         parsed = parse(arguments, frozenset(flags))
         command(load(settings, parsed.config, parsed.overrides), parsed)
+
+    return guarded(name, work)
+
+
+def guarded(name: str, work: Callable[[], None]) -> int:
+    """Does the work and turns what it raises into a message and an exit code; ``name`` stands before a mistake."""
+    quieten()
+    try:
+        work()
         return 0
     except UserError as error:
         return complain(name, error)

@@ -94,6 +94,11 @@ class Task(Protocol):
         ...
 
     @property
+    def buffers(self) -> dict[str, Tensor]:
+        """What else a step changes, such as running statistics; a checkpoint holds it too."""
+        ...
+
+    @property
     def blocks(self) -> list[str]:
         """The part of the model that each of ``trainable`` belongs to, in its order; for telemetry."""
         ...

@@ -20,7 +20,7 @@ from erase.errors import UserError
 MODEL_FILES = (".safetensors", ".json", ".txt", ".model")
 LIBRARIES = (
     *("erase", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"),
-    *("open_clip_torch", "scipy", "torchmetrics", "pyarrow"),
+    *("open_clip_torch", "scipy", "scikit-learn", "torchmetrics", "torchvision", "timm", "pyarrow"),
 )
 
 

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from erase.audit import show
-from erase.command_line import complain, parse, quieten, stoppable
+from erase.command_line import guarded, parse, stoppable
 from erase.config import build, differences, dump, load, read_yaml
 from erase.errors import UserError
 from erase.evaluation.audit import run_audit
 from erase.evaluation.audit_settings import Audit, plan_audit
 from erase.training.erasure import ErasureRun, erase_concepts
-from erase.training.interruption import Interrupted
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME
 
@@ -88,15 +87,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="of `erase train`")
     parser.add_argument("--audit", type=Path, help="a YAML of `erase audit`; default: that of the embedded model")
     given, rest = parser.parse_known_args()
-    quieten()
-    try:
-        work(given.config, given.audit, rest)
-    except UserError as error:
-        return complain("concept", error)
-    except Interrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        return stop.exit_code
-    return 0
+    return guarded("concept", lambda: work(given.config, given.audit, rest))
 
 
 if __name__ == "__main__":

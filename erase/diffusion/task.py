@@ -60,6 +60,11 @@ class ErasureTask:
         return self._trainable
 
     @property
+    def buffers(self) -> dict[str, Tensor]:
+        """None: a UNet has no running statistics."""
+        return {}
+
+    @property
     def blocks(self) -> list[str]:
         """Each trainable parameter's part of the UNet, such as ``up.attention``."""
         return [block_of(name) for name in self._trainable]

@@ -29,9 +29,9 @@ from erase.evaluation.metrics import (
     SetMetrics,
     ZeroShot,
 )
-from erase.generation.lora import NAME as LORA_NAME
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
+from erase.generation.weights import find_weights
 
 JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot", "nudity")
 """Metrics that say which concept a picture shows."""
@@ -51,8 +51,8 @@ class Audit:
     base_revision: str | None = None
     """branch, tag or commit, where the base is a Hub id"""
     erased: Annotated[str, Field(min_length=1)]
-    """the model after: a diffusers folder such as a run's output, a Hub id, or LoRA weights for the base (a
-    *.safetensors file, or a folder with pytorch_lora_weights.safetensors and no model_index.json)"""
+    """the model after: a diffusers folder such as a run's output, a Hub id, or weights for the base: LoRA, changed
+    tensors as ESD and UCE ship them, or a UNet's state dict (a *.safetensors file, or a folder or Hub id with one)"""
     erased_revision: str | None = None
     """branch, tag or commit, where the erased model is a Hub id"""
     target: Annotated[str, Field(min_length=1)]
@@ -242,20 +242,11 @@ def generations_of(audit: Audit, output: Path) -> dict[str, Generation]:
         **sampling,
     )
     own: dict[str, Any] = {"model": audit.erased, "revision": audit.erased_revision}
-    if is_lora(lora := Path(audit.erased).expanduser()):
-        if audit.erased_revision is not None:
-            raise UserError(f"erased_revision: {lora} is a file here and has none; leave it out")
-        own = {"lora": lora}
+    if (weights := find_weights(audit.erased, audit.erased_revision, "erased_revision")) is not None:
+        own = {"lora": weights}
     own["output_dir"] = audit.erased_images or output / IMAGES / "erased"
     own["overwrite"] = audit.overwrite and audit.erased_images is None
     return {"base": base, "erased": replace(base, **own)}
-
-
-def is_lora(path: Path) -> bool:
-    """Whether a path names LoRA weights and no whole pipeline."""
-    if path.is_file():
-        return path.suffix == ".safetensors"
-    return (path / LORA_NAME).is_file() and not (path / "model_index.json").exists()
 
 
 def check_concepts(audit: Audit, rows: Sequence[PromptRow]) -> str:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from erase.diffusion.pipelines import load_pipeline, unknown_words
 from erase.errors import UserError, refuse
 from erase.generation.embeddings import PromptEmbeddings
-from erase.generation.lora import find_lora, fold_lora
 from erase.generation.plan import Ask
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation
+from erase.generation.weights import put_weights
 
 SHOWN = 5
 
@@ -85,7 +85,7 @@ def load_sampler(
             "use words of its vocabulary"
         )
     if generation.lora:
-        fold_lora(pipeline, find_lora(generation.lora))
+        put_weights(pipeline, generation.lora)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         torch.nn.Module.to(
             part, getattr(torch, generation.dtype)

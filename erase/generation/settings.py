@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from erase import embedded
 from erase.components import STRICT
 from erase.diffusion.foreign import check_foreign
-from erase.diffusion.pipelines import check_pipeline, find_pipeline
+from erase.diffusion.pipelines import find_pipeline
 from erase.errors import UserError, collect, refuse
 from erase.generation.lora import find_lora
 from erase.generation.prompt_csv import read_prompt_set
@@ -95,10 +95,9 @@ def _find_model(generation: Generation) -> Path:
     name, revision = generation.model, generation.revision
     if revision is not None and (name == embedded.NAME or os.path.isdir(name)):
         raise UserError(f"revision: {name} is a model on this machine and has none; found {revision}; leave it out")
-    if is_weights(Path(name).expanduser()):
+    if name != embedded.NAME and is_weights(Path(name).expanduser()):
         raise UserError(f"model: {name} holds weights and no whole model; give it as `lora`, and what it changes here")
     folder = find_pipeline(name, revision)
-    check_pipeline(folder)
     check_foreign(folder)
     return folder
 

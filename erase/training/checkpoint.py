@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor
 
 from erase.config import differences
 from erase.errors import UserError
@@ -28,18 +28,21 @@ WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "s
 
 def save_checkpoint(
     folder: Path,
-    trainable: Mapping[str, nn.Parameter],
+    trained: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     state: UpdateState,
     cost: Cost,
     identity: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint beside the older ones; ``identity`` is what a run that resumes must share."""
+    """Writes a checkpoint beside the older ones: parameters and buffers that steps change, by name, and the rest.
+
+    ``identity`` is what a run that resumes must share.
+    """
     moments, plain = {}, {}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, Tensor):
                 moments[f"{index}.{key}"] = value.detach().contiguous()
             elif value is not None:
                 plain[f"{index}.{key}"] = value
@@ -48,7 +51,7 @@ def save_checkpoint(
     }
     try:
         with new_folder(folder) as temporary:
-            weights = {name: p.detach().contiguous() for name, p in trainable.items()}
+            weights = {name: p.detach().contiguous() for name, p in trained.items()}
             save_file(weights, temporary / WEIGHTS)
             save_file(moments, temporary / OPTIMIZER)
             rates = [group["lr"] for group in optimizer.param_groups]
@@ -64,7 +67,7 @@ def save_checkpoint(
 
 def restore_checkpoint(
     folder: Path,
-    trainable: Mapping[str, nn.Parameter],
+    trained: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     identity: Mapping[str, Any],
@@ -76,11 +79,11 @@ def restore_checkpoint(
         weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
     except (OSError, SafetensorError) as error:
         raise UserError(f"resume_from_checkpoint: {folder} is damaged: {error}") from None
-    if set(weights) != set(trainable):
-        odd = sorted(set(weights) ^ set(trainable))[0]
+    if set(weights) != set(trained):
+        odd = sorted(set(weights) ^ set(trained))[0]
         raise UserError(f"resume_from_checkpoint: {folder} holds other parameters than this run trains, such as {odd}")
     with torch.no_grad():
-        for name, p in trainable.items():
+        for name, p in trained.items():
             p.copy_(weights[name])
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*moments.items(), *content["plain"].items()]:

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
-from erase.config import dump
 from erase.diffusion.latents import default_cache
 from erase.diffusion.pipelines import load_pipeline
 from erase.diffusion.prepare import Base, Prepared, load_base, prepare
@@ -21,8 +20,14 @@ from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
 from erase.errors import UserError, collect, refuse
 from erase.parameters import LoRA
-from erase.provenance import check_writable, describe_environment
-from erase.training.launch import check_training, end_training, make_accelerator, start_training
+from erase.provenance import check_writable
+from erase.training.launch import (
+    check_training,
+    describe_training,
+    end_training,
+    make_accelerator,
+    start_training,
+)
 from erase.training.output import write_result
 from erase.training.settings import TrainingSettings
 
@@ -134,13 +139,8 @@ def describe(
     return {
         "erased": [target.concept for target in run.targets],
         "base": {"model": run.model, "revision": run.revision, "hash": base.hash},
-        "config": dump(run),
         "prompt_hashes": prepared.prompt_hashes,
-        "trained_parameters": sum(p.numel() for p in task.trainable.values()),
-        "counts": {**vars(counts)},
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "environment": describe_environment(),
+        **describe_training(run, task, vars(counts), accelerator),
     }
 
 

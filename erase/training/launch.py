@@ -13,7 +13,7 @@ from accelerate.utils import ProjectConfiguration
 from erase.config import dump
 from erase.errors import UserError, collect
 from erase.protocols import Task
-from erase.provenance import hash_json
+from erase.provenance import describe_environment, hash_json
 from erase.training.checkpoint import check_identity, find_checkpoint, read_state
 from erase.training.loop import TrainingRun
 from erase.training.output import check_output, open_output
@@ -68,6 +68,20 @@ def start_training(
     accelerator.wait_for_everyone()
     accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
     return training
+
+
+def describe_training(
+    run: TrainingSettings, task: Task, counts: Mapping[str, Any], accelerator: Accelerator
+) -> dict[str, Any]:
+    """What the provenance of every domain says: settings, size, cost, processes and versions."""
+    return {
+        "config": dump(run),
+        "trained_parameters": sum(p.numel() for p in task.trainable.values()),
+        "counts": {**counts},
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "environment": describe_environment(),
+    }
 
 
 def end_training(training: TrainingRun) -> None:

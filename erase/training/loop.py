@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase.errors import UserError
@@ -33,6 +34,7 @@ class TrainingRun:
     ) -> None:
         self.task, self.settings, self.accelerator = task, settings, accelerator
         self.parameters = list(task.trainable.values())
+        self.trained: dict[str, Tensor] = {**task.trainable, **task.buffers}
         self.blocks, self.inner_products = Blocks(self.parameters, task.blocks), dict[str, float]()
         self.optimizer = make_optimizer(settings, self.parameters)
         self.scheduler = make_scheduler(settings, self.optimizer)
@@ -52,7 +54,7 @@ class TrainingRun:
         if self.settings.resume_from_checkpoint:
             folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
             self.state, self.cost_before = restore_checkpoint(
-                folder, self.task.trainable, self.optimizer, self.scheduler, self.identity
+                folder, self.trained, self.optimizer, self.scheduler, self.identity
             )
             self.saved_at = self.state.step
 
@@ -139,9 +141,7 @@ class TrainingRun:
         cost = self.cost()
         if self.saved_at != self.state.step and self.accelerator.is_main_process:
             folder = self.settings.output_dir / f"{PREFIX}{self.state.step}"
-            save_checkpoint(
-                folder, self.task.trainable, self.optimizer, self.scheduler, self.state, cost, self.identity
-            )
+            save_checkpoint(folder, self.trained, self.optimizer, self.scheduler, self.state, cost, self.identity)
             prune(self.settings.output_dir, self.settings.checkpoints_total_limit)
         self.saved_at = self.state.step
         self.accelerator.wait_for_everyone()

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from erase.updates.alternating_steps import AlternatingSteps
 from erase.updates.cagrad import CAGrad
+from erase.updates.forget_only import ForgetOnly
 from erase.updates.gradient_projection import GradientProjection
 from erase.updates.lur import LUR
 from erase.updates.mgda import MGDA
 from erase.updates.nash import Nash
 from erase.updates.pcgrad import PCGrad
+from erase.updates.retain_only import RetainOnly
 from erase.updates.torchjd_aggregator import TorchJD
 from erase.updates.upgrad import UPGrad
 from erase.updates.weighted_sum import WeightedSum
 
-Update = LUR | WeightedSum | PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection | AlternatingSteps | TorchJD
+Update = (
+    LUR
+    | WeightedSum
+    | PCGrad
+    | UPGrad
+    | MGDA
+    | CAGrad
+    | Nash
+    | GradientProjection
+    | AlternatingSteps
+    | RetainOnly
+    | ForgetOnly
+    | TorchJD
+)
 UPDATES: dict[str, type[Update]] = {
     "lur": LUR,
     "weighted_sum": WeightedSum,
@@ -24,6 +39,8 @@ UPDATES: dict[str, type[Update]] = {
     "nash": Nash,
     "gradient_projection": GradientProjection,
     "alternating_steps": AlternatingSteps,
+    "retain_only": RetainOnly,
+    "forget_only": ForgetOnly,
     "torchjd": TorchJD,
 }
 
@@ -33,9 +50,11 @@ __all__ = [
     "UPDATES",
     "AlternatingSteps",
     "CAGrad",
+    "ForgetOnly",
     "GradientProjection",
     "Nash",
     "PCGrad",
+    "RetainOnly",
     "TorchJD",
     "UPGrad",
     "Update",

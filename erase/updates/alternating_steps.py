@@ -1,9 +1,10 @@
-"""A step to forget, then a step to retain: the fixed order that SFRon and SalUn train in."""
+"""A step to forget, then steps to retain: the fixed order that SFRon, SalUn and SCRUB train in."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
@@ -14,13 +15,19 @@ from erase.updates.two_objectives import gather_on_top, report
 
 @dataclass(frozen=True, config=STRICT)
 class AlternatingSteps:
-    """g_f at the first, third, ... step; g_r at the second, fourth, ... (SFRon, Huang et al., NeurIPS 2024).
+    """g_f at the first step, g_r at the next `retain_steps`, and so on (SFRon, Huang et al., NeurIPS 2024).
 
     One gradient evaluation a step, so that the same budget makes twice the steps of a plain sum. Memory: one gradient.
     What a step does not look at, and the cosine, is not in its log.
     """
 
     name: Literal["alternating_steps"] = "alternating_steps"
+    retain_steps: Annotated[
+        int, Field(ge=1, description="retain steps after each forget step; SFRon: 5; SalUn and RL: n_retain / n_forget")
+    ] = 1
+    forget_until: Annotated[
+        int | None, Field(ge=0, description="from this step on all steps retain, as SCRUB ends; null: never")
+    ] = None
 
     @property
     def buffers(self) -> int:
@@ -30,6 +37,10 @@ class AlternatingSteps:
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the gradient of this step's objective in ``.grad``."""
         clear(parameters)
-        if state.step % 2 == 0:
+        if self.forgets(state.step):
             return report(None, gather_on_top(forget, parameters), state, evaluations=1)
         return report(gather_on_top(retain, parameters), None, state, evaluations=1)
+
+    def forgets(self, step: int) -> bool:
+        """Whether a step, counted from 0, is one to forget."""
+        return step % (1 + self.retain_steps) == 0 and (self.forget_until is None or step < self.forget_until)

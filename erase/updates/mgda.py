@@ -22,8 +22,6 @@ class MGDA(GramRule):
 
     def weights(self, gram: Gram) -> Weights:
         """(w, 1 - w); the mean of two equal gradients."""
-        distance = gram.retain + gram.forget - 2 * gram.inner
-        if distance <= 0:
-            return 0.5, 0.5
-        retain, forget = (gram.forget - gram.inner) / distance, (gram.retain - gram.inner) / distance
-        return min(1.0, max(0.0, retain)), min(1.0, max(0.0, forget))
+        retain, forget = max(0.0, gram.forget - gram.inner), max(0.0, gram.retain - gram.inner)
+        total = retain + forget
+        return (retain / total, forget / total) if total > 0 else (0.5, 0.5)

@@ -15,7 +15,6 @@ from erase.evaluation.audit_settings import (
     check_concepts,
     check_folder,
     generations_of,
-    is_lora,
     metrics_of,
     output_of,
     with_target,
@@ -51,13 +50,13 @@ def test_both_sides_are_sampled_alike_but_for_the_model(tmp_path: Path) -> None:
     assert (base["num_inference_steps"], base["images_per_prompt"], base["seed"]) == (7, 3, 5)
 
 
-def test_lora_weights_go_onto_the_base(tmp_path: Path) -> None:
+def test_weights_go_onto_the_base_and_a_whole_model_does_not(tmp_path: Path) -> None:
     (tmp_path / LORA_NAME).write_bytes(b"")
-    assert is_lora(tmp_path)
     made = generations_of(audit(erased=str(tmp_path), base="shapes"), tmp_path / "out")
     assert (made["erased"].model, made["erased"].lora) == ("shapes", tmp_path)
     (tmp_path / "model_index.json").write_text("{}")
-    assert not is_lora(tmp_path)
+    made = generations_of(audit(erased=str(tmp_path), base="shapes"), tmp_path / "out")
+    assert (made["erased"].model, made["erased"].lora) == (str(tmp_path), None)
     with pytest.raises(UserError, match="erased_revision"):
         generations_of(audit(erased=str(_file(tmp_path / "x.safetensors")), erased_revision="main"), tmp_path)
 

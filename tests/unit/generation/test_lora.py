@@ -81,7 +81,13 @@ def test_what_is_no_lora_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, whole)
     pickle.write_bytes(b"x")
     damaged.write_bytes(b"x")
-    for file, says in ((whole, "holds no LoRA"), (pickle, "can run code"), (damaged, "damaged"), (tmp_path, "no such")):
+    for file, says in (
+        (whole, "holds no LoRA"),
+        (pickle, "can run code"),
+        (damaged, "damaged"),
+        (tmp_path / "no", "no such"),
+        (tmp_path, "several files"),
+    ):
         with pytest.raises(UserError, match=f"lora: .*{says}"):
             find_lora(file)
 

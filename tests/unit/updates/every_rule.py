@@ -8,9 +8,11 @@ from erase.updates import (
     MGDA,
     AlternatingSteps,
     CAGrad,
+    ForgetOnly,
     GradientProjection,
     Nash,
     PCGrad,
+    RetainOnly,
     TorchJD,
     UPGrad,
     WeightedSum,
@@ -36,6 +38,8 @@ RULES: dict[str, tuple[UpdateRule, int]] = {
     "torchjd ConFIG": (TorchJD(aggregator="ConFIG"), 0),
     "alternating_steps to forget": (AlternatingSteps(), 0),
     "alternating_steps to retain": (AlternatingSteps(), 1),
+    "retain_only": (RetainOnly(), 1),
+    "forget_only": (ForgetOnly(), 0),
     **LOOK_AHEAD,
     **{
         f"{name} pcgrad": (LUR(mode=rule.mode, alpha=ALPHA, measure_every=rule.measure_every, combine=PROJECTED), step)

@@ -63,3 +63,26 @@ def test_a_step_s_objective_follows_from_its_number_alone() -> None:
 
 def test_it_needs_no_second_buffer() -> None:
     assert AlternatingSteps().buffers == 0
+
+
+def forgetting(rule: AlternatingSteps, count: int) -> list[bool]:
+    """At which of the first steps the forget gradient is left."""
+    return [bowls().gradient(rule, step).tolist() == [-3.0, 4.0] for step in range(count)]
+
+
+def test_so_many_retain_steps_follow_each_forget_step() -> None:
+    assert forgetting(AlternatingSteps(retain_steps=2), 7) == [True, False, False, True, False, False, True]
+    assert forgetting(AlternatingSteps(retain_steps=5), 13) == [True] + [False] * 5 + [True] + [False] * 5 + [True]
+
+
+def test_from_a_given_step_on_it_only_retains() -> None:
+    assert forgetting(AlternatingSteps(forget_until=3), 7) == [True, False, True, False, False, False, False]
+    assert forgetting(AlternatingSteps(forget_until=0), 3) == [False] * 3
+    assert forgetting(AlternatingSteps(retain_steps=2, forget_until=3), 7) == [True] + [False] * 6
+
+
+def test_no_retain_step_and_a_negative_end_are_refused() -> None:
+    with pytest.raises(ValueError, match="retain_steps"):
+        AlternatingSteps(retain_steps=0)
+    with pytest.raises(ValueError, match="forget_until"):
+        AlternatingSteps(forget_until=-1)

@@ -1,0 +1,56 @@
+"""Scissorhands' trim: the weights that matter most to the forget set begin anew."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from erase.classification.material import Material, largest
+from erase.components import STRICT
+from erase.errors import UserError
+
+
+@dataclass(frozen=True, config=STRICT)
+class Trim:
+    """Scissorhands' first stage (Wu & Harandi 2024), by the connection sensitivity of SNIP (Lee et al., ICLR 2019).
+
+    Of the entries of the layers, all together, those with the largest |g theta|, g the gradient of the forget set's
+    mean cross-entropy, get the values that they have in a network that has seen nothing.
+    """
+
+    name: Literal["trim"] = "trim"
+    share: Annotated[float, Field(gt=0, le=1, description="of the layers' entries that begin anew")] = 0.03
+    layers: Annotated[
+        tuple[str, ...],
+        Field(
+            description="starts of the names of the parameters that are looked at, such as `layer4` and `fc`; "
+            "none: all of them"
+        ),
+    ] = ()
+
+    def __call__(self, model: nn.Module, material: Material) -> None:
+        """In place; a layer that is not there, or does not move, is refused."""
+        chosen = {name: p for name, p in material.parameters.items() if not self.layers or self._inside(name)}
+        for layer in self.layers:
+            if not any(_is_within(name, layer) for name in chosen):
+                known = dict.fromkeys(name.split(".")[0] for name in material.parameters)
+                raise UserError(
+                    f"start.layers: found {layer!r}, which no trained parameter lies in; {', '.join(known)}"
+                )
+        slopes = material.gradient_sum(model, material.splits.forget)
+        marked = largest({name: (slopes[name] * p.detach()).abs() for name, p in chosen.items()}, self.share)
+        fresh = dict(material.fresh().named_parameters())
+        with torch.no_grad():
+            for name, p in chosen.items():
+                p.copy_(torch.where(marked[name], fresh[name].to(p.device), p))
+
+    def _inside(self, name: str) -> bool:
+        return any(_is_within(name, layer) for layer in self.layers)
+
+
+def _is_within(name: str, layer: str) -> bool:
+    return f"{name}.".startswith(f"{layer}.")

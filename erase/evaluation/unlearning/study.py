@@ -1,0 +1,91 @@
+"""Many methods, settings and seeds: means, spreads and a table with the best average gap marked."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from erase.evaluation.trials import spread
+from erase.evaluation.unlearning.judge import MEASURES
+
+RETRAIN, NOTHING = "retrain", "nothing"
+"""The rows that others are compared with: training anew without the forget set, and leaving the model as it is."""
+METRICS = ("UA", "RA", "TA", "MIA", "Avg_gap", "JS", "ToW", "RTE")
+DIGITS = {"JS": 3, "ToW": 3, "JS_nats": 3, "KL": 3, "RTE": 1}
+"""Decimals, where they are not two."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    method: str
+    setting: str
+    """Data and what is forgotten, such as "digits, 10 % flipped"."""
+    seed: int
+    values: Mapping[str, float]
+    """As ``judge.values`` gives them; empty for a run that diverged."""
+
+
+def by_method(rows: Iterable[Row], setting: str) -> dict[str, list[Row]]:
+    """The runs of each method in a setting: retraining, doing nothing, then the rest as they came."""
+    of = [row for row in rows if row.setting == setting]
+    groups: dict[str, list[Row]] = {name: [] for name in (RETRAIN, NOTHING)}
+    for row in of:
+        groups.setdefault(row.method, []).append(row)
+    return {name: group for name, group in groups.items() if group}
+
+
+def settings_of(rows: Iterable[Row]) -> list[str]:
+    """The settings, as they came."""
+    return list(dict.fromkeys(row.setting for row in rows))
+
+
+def measured(group: Iterable[Row], metric: str) -> list[float]:
+    """A metric of each run that has it."""
+    return [row.values[metric] for row in group if metric in row.values]
+
+
+def best(groups: Mapping[str, Sequence[Row]], metric: str = "Avg_gap") -> set[str]:
+    """The approximate methods of the smallest mean, among those that no run of diverged."""
+    means = {
+        name: statistics.mean(found)
+        for name, group in groups.items()
+        if name not in (RETRAIN, NOTHING) and len(found := measured(group, metric)) == len(group)
+    }
+    return {name for name, mean in means.items() if mean == min(means.values())}
+
+
+def table(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> str:
+    """A Markdown table for each setting: a row for each method, mean and standard deviation over the seeds.
+
+    The best average gap of the approximate methods is bold. A run that diverged is counted, not averaged.
+    """
+    lines = []
+    for setting in settings_of(rows):
+        groups = by_method(rows, setting)
+        first = best(groups)
+        names = " | ".join(MEASURES[metric].name + _unit(metric) for metric in metrics)
+        lines += [f"### {_escape(setting)}", "", f"| method | runs | {names} |", "|---|---|" + "---|" * len(metrics)]
+        for method, group in groups.items():
+            cells = [spread(measured(group, metric), DIGITS.get(metric, 2)) for metric in metrics]
+            if method in first:
+                cells = [f"**{c}**" if m == "Avg_gap" else c for m, c in zip(metrics, cells, strict=True)]
+            lines.append(f"| {_escape(method)} | {_runs(group)} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _unit(metric: str) -> str:
+    unit = MEASURES[metric].unit
+    return f", {unit}" if unit else ""
+
+
+def _runs(group: Sequence[Row]) -> str:
+    lost = sum(not row.values for row in group)
+    return f"{len(group)}, {lost} diverged" if lost else str(len(group))
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,210 @@
+"""A classifier unlearned, from settings to a folder: data, splits, start, loop, the result and how it was made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from erase.classification.models import DESCRIPTION, load_classifier, make_model
+from erase.classification.splits import Splits, make_splits
+from erase.classification.starts import Scratch, Trained
+from erase.classification.task import UnlearningTask
+from erase.config import dump
+from erase.diffusion.latents import default_cache
+from erase.errors import UserError
+from erase.provenance import hash_json, write_json
+from erase.randomness import derive
+from erase.training.launch import describe_training, end_training, make_accelerator, start_training
+from erase.training.output import write_result
+from erase.training.unlearning_settings import UnlearningRun, check_unlearning
+from erase.updates import ForgetOnly, RetainOnly
+
+SPLITS = "splits.json"
+
+
+@plain_dataclass(frozen=True)
+class UnlearningCounts:
+    """What a run cost."""
+
+    gradient_evaluations: int
+    model_evaluations: int
+    """Examples that a model was evaluated on, the frozen original's and the start's among them."""
+    seconds: float
+    """The start's and the loop's: the run-time efficiency (RTE) of the field. Loading data and model is not in it."""
+
+    def describe(self) -> str:
+        """The counts in a line."""
+        return (
+            f"{self.gradient_evaluations:,} gradient evaluations, {self.model_evaluations:,} examples evaluated, "
+            f"{self.seconds:.1f} s"
+        )
+
+
+def unlearn(run: UnlearningRun) -> UnlearningCounts:
+    """Trains, and leaves the classifier, its splits, provenance, settings and step log in ``output_dir``.
+
+    Where no weights are named that are to forget, they are trained first, or taken from the cache.
+    """
+    check_unlearning(run)
+    accelerator = make_accelerator(run)
+    if run.batch_norm == "batch" and accelerator.num_processes > 1:
+        raise UserError(
+            f"batch_norm: batch needs one process, since each would have statistics of its own; found "
+            f"{accelerator.num_processes}; use batch_norm frozen"
+        )
+    with accelerator.main_process_first():
+        splits = make_splits(run.data, run.forget, run.split_seed)
+    model = build_model(with_original(run, splits, accelerator.num_processes), splits).to(accelerator.device)
+    started = time.monotonic()
+    task = make_task(run, model, splits, accelerator)
+    training = start_training(run, task, accelerator, {"splits": splits.hashes()})
+    before = time.monotonic() - started
+    cost = training.train()
+    counts = UnlearningCounts(cost.gradient_evaluations, cost.model_evaluations, before + cost.seconds)
+    if accelerator.is_main_process:
+        made = describe(run, splits, task, counts, accelerator)
+        write_json(run.output_dir / SPLITS, splits.record())
+        write_result(run.output_dir, task.save, made)
+    end_training(training)
+    return counts
+
+
+def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> UnlearningRun:
+    """The run with the checkpoint that is to forget; one of other samples than these splits' is refused."""
+    if run.model.checkpoint is not None:
+        check_splits_of(run.model.checkpoint, splits, "train", "model.checkpoint")
+    if run.model.checkpoint is not None or isinstance(run.start, Scratch) or run.learn_from == "all":
+        return run
+    folder = cached_classifier(run, splits, "all")
+    if processes > 1 and not (folder / DESCRIPTION).is_file():
+        raise UserError(
+            "model.checkpoint: found null, and the original is not in the cache yet; it is trained by one process: "
+            "run the same command on one first, or name a checkpoint"
+        )
+    return replace(run, model=replace(run.model, checkpoint=train_from_scratch(run, splits, "all")))
+
+
+def train_from_scratch(run: UnlearningRun, splits: Splits, learn_from: Literal["all", "retain"]) -> Path:
+    """The folder of the original (``all``) or of the retrained reference (``retain``), trained unless it is cached."""
+    folder = cached_classifier(run, splits, learn_from)
+    if (folder / DESCRIPTION).is_file():
+        part = "train" if learn_from == "all" else "retain"
+        check_splits_of(folder, splits, part, "the cached classifier")
+        return folder
+    unlearn(replace(from_scratch(run, learn_from), output_dir=folder, overwrite=folder.exists()))
+    return folder
+
+
+def cached_classifier(run: UnlearningRun, splits: Splits, learn_from: Literal["all", "retain"]) -> Path:
+    """Where a classifier of this recipe, on these samples, is kept."""
+    config = dump(from_scratch(run, learn_from)) | {"output_dir": None}
+    key = hash_json([config, splits.hashes()["train" if learn_from == "all" else "retain"]])
+    return default_cache() / "classifiers" / key[:24]
+
+
+def from_scratch(run: UnlearningRun, learn_from: Literal["all", "retain"]) -> UnlearningRun:
+    """The recipe's run: the same data and network, its own schedule, and nothing to forget."""
+    recipe = run.original
+    return UnlearningRun(
+        task="classification",
+        data=run.data,
+        forget=run.forget,
+        split_seed=run.split_seed,
+        seed=run.seed,
+        model=replace(run.model, checkpoint=None),
+        original=recipe,
+        start=Trained() if run.model.pretrained else Scratch(),
+        update=RetainOnly(),
+        learn_from=learn_from,
+        batch_norm="batch",
+        max_train_steps=recipe.max_train_steps,
+        train_batch_size=recipe.train_batch_size,
+        learning_rate=recipe.learning_rate,
+        adam_weight_decay=recipe.weight_decay,
+        lr_scheduler="cosine",
+        lr_warmup_steps=recipe.max_train_steps // 10,
+        checkpointing_steps=recipe.max_train_steps,
+        checkpoints_total_limit=1,
+        output_dir=run.output_dir,
+    )
+
+
+def check_splits_of(folder: Path, splits: Splits, part: str, key: str) -> None:
+    """Refuses a classifier that says it was trained on other samples than this part of the splits."""
+    if not (folder / DESCRIPTION).is_file():
+        return
+    _, description = load_classifier(folder)
+    then, now = description.extra.get("splits", {}).get(part), splits.hashes()[part]
+    if then not in (None, now):
+        raise UserError(
+            f"{key}: {folder} was trained on samples of hash {then[:12]}, these splits' {part} part is {now[:12]}; "
+            "give the data, forget and split_seed that it was trained with, or another checkpoint"
+        )
+
+
+def build_model(run: UnlearningRun, splits: Splits) -> nn.Module:
+    """The classifier of the settings; what is drawn at random in it follows from the seed."""
+    torch.manual_seed(derive(run.seed, "model"))
+    return make_model(run.model, len(splits.classes), splits.train.channels)
+
+
+def make_task(run: UnlearningRun, model: nn.Module, splits: Splits, accelerator: Accelerator) -> UnlearningTask:
+    """The unlearning as the loop sees it."""
+    return UnlearningTask(
+        model,
+        run.parameters,
+        (run.forget_loss, run.retain_loss),
+        splits,
+        describe=run.model,
+        start=run.start,
+        mask=run.mask,
+        batch_norm=run.batch_norm,
+        learn_from=run.learn_from,
+        forget_weight=run.forget_weight,
+        seed=run.seed,
+        total_steps=run.max_train_steps,
+        device=accelerator.device,
+        autocast=lambda: torch.autocast(accelerator.device.type, torch.bfloat16, run.mixed_precision == "bf16"),
+    )
+
+
+def describe(
+    run: UnlearningRun, splits: Splits, task: UnlearningTask, counts: UnlearningCounts, accelerator: Accelerator
+) -> dict[str, Any]:
+    """The provenance: what was done to which classifier, by what, at what cost."""
+    return {
+        "forgotten": {"what": dump(run.forget), "samples": len(splits.forget), "hash": splits.hashes()["forget"]},
+        "splits": splits.hashes(),
+        **describe_training(run, task, vars(counts), accelerator),
+    }
+
+
+def plan_unlearning(run: UnlearningRun) -> str:
+    """``--dry_run``: what would be trained on what; zero matched parameters are an error."""
+    check_unlearning(run)
+    splits = make_splits(run.data, run.forget, run.split_seed)
+    model = build_model(run, splits)
+    total = sum(p.numel() for p in model.parameters())
+    trainable = run.parameters.select(model)
+    examples = run.train_batch_size * run.gradient_accumulation_steps
+    losses: list[str] = [] if isinstance(run.update, RetainOnly) else [run.forget_loss.name]
+    losses += [] if isinstance(run.update, ForgetOnly) else [run.retain_loss.name]
+    return "\n".join(
+        [
+            f"model: {run.model.source} {run.model.architecture}, {total:,} parameters, {len(splits.classes)} classes",
+            f"data: {run.data.name}: {len(splits.train):,} to train on, {len(splits.validation):,} for validation, "
+            f"{len(splits.test):,} to test",
+            f"forget: {run.forget.name}: {len(splits.forget):,} samples, hash {splits.hashes()['forget'][:12]}",
+            f"start: {run.start.name}; update: {run.update.name}, losses {' + '.join(losses)}; mask: {run.mask.name}",
+            f"parameters: {run.parameters.name}: {len(trainable)} tensors, "
+            f"{sum(p.numel() for p in trainable.values()):,} numbers",
+            f"steps: {run.max_train_steps}, each of {examples} examples of each objective a process",
+        ]
+    )

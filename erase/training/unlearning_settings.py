@@ -1,0 +1,101 @@
+"""The settings of a classifier's unlearning, and what of them can be refused before data are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from erase.classification.losses import CrossEntropy, ForgetLoss, GradientAscent, RetainLoss
+from erase.classification.masks import Mask, NoMask
+from erase.classification.models import ModelSettings
+from erase.classification.splits import Data, Forget
+from erase.classification.starts import Scratch, Start, Trained
+from erase.components import STRICT
+from erase.errors import UserError, collect, refuse
+from erase.parameters import LoRA
+from erase.training.launch import check_training
+from erase.training.settings import TrainingSettings
+from erase.updates import RetainOnly
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Recipe:
+    """How a classifier is trained from its first weights: the original, and the one retrained without the forget set.
+
+    SGD with momentum 0.9, the learning rate rising over a tenth of the steps and falling to 0 as a cosine.
+    """
+
+    max_train_steps: Annotated[int, Field(ge=1)] = 300
+    """optimizer steps"""
+    train_batch_size: Annotated[int, Field(ge=1)] = 128
+    """examples in a step"""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """peak learning rate"""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """weight decay"""
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class UnlearningRun(TrainingSettings):
+    """All settings of ``erase train`` for a classifier."""
+
+    task: Literal["classification"]
+    """the domain"""
+    data: Annotated[Data, Field(discriminator="name")]
+    """the pictures and their labels"""
+    forget: Annotated[Forget, Field(discriminator="name")]
+    """which training samples are to be forgotten"""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """seed of the splits, of what is forgotten at random and of flipped labels"""
+    model: ModelSettings = ModelSettings()
+    """the classifier; `model.checkpoint` has the weights that are to forget"""
+    original: Recipe = Recipe()
+    """how the weights that are to forget are trained, once, where `model.checkpoint` names none; kept in the cache"""
+    start: Annotated[Start, Field(discriminator="name")] = Trained()
+    """what is done to the weights before the first step"""
+    forget_loss: Annotated[ForgetLoss, Field(discriminator="name")] = GradientAscent()
+    """what the model learns to do on what is to be forgotten"""
+    retain_loss: Annotated[RetainLoss, Field(discriminator="name")] = CrossEntropy()
+    """what holds the model in place on the rest"""
+    mask: Annotated[Mask, Field(discriminator="name")] = NoMask()
+    """which entries of the trained parameters move"""
+    learn_from: Literal["retain", "all"] = "retain"
+    """what the retain loss sees: what is kept, or all training samples, as the original model's training does"""
+    batch_norm: Literal["frozen", "batch"] = "frozen"
+    """statistics in training: the stored ones, which stay; or each batch's, the stored ones following the first look
+    at a step's retain batch"""
+    max_train_steps: Annotated[int, Field(ge=0)] = 100
+    """optimizer steps; 0: `start` is all that is done"""
+    train_batch_size: Annotated[int, Field(ge=1)] = 128
+    """examples of each objective per process and micro-batch"""
+    optimizer: Literal["adamw", "adam", "sgd"] = "sgd"
+    """torch's optimizers"""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    """peak learning rate"""
+    probe_every: Annotated[int, Field(ge=0)] = 0
+    """steps between looks at <g_f, g_r> on the same batch before and after an update; 0: never"""
+
+
+def check_unlearning(run: UnlearningRun) -> None:
+    """Everything that can be refused before data are loaded or a file written."""
+    problems: list[str] = []
+    check_training(run, problems)
+    collect(problems, lambda: check_checkpoint_survives(run))
+    if run.learn_from == "all" and not isinstance(run.update, RetainOnly):
+        problems.append(f"learn_from: all trains an original, with update.name retain_only; found {run.update.name}")
+    if run.max_train_steps == 0 and isinstance(run.start, Scratch):
+        problems.append("max_train_steps: found 0; scratch weights that are not trained are no classifier")
+    if isinstance(run.parameters, LoRA):
+        problems.append("parameters.name: lora is for diffusers' models; found it with task classification; use full")
+    refuse(problems)
+
+
+def check_checkpoint_survives(run: UnlearningRun) -> None:
+    """Refuses an output folder that holds the checkpoint: overwriting would remove it."""
+    checkpoint, there = run.model.checkpoint, run.output_dir.resolve()
+    if run.overwrite and checkpoint is not None and Path(checkpoint).resolve().is_relative_to(there):
+        remedy = "which --overwrite would remove; give another output_dir"
+        raise UserError(f"model.checkpoint: {checkpoint} lies in output_dir {run.output_dir}, {remedy}")

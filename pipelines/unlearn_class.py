@@ -1,0 +1,165 @@
+"""Unlearns a classifier and shows it: original, retrained reference, unlearned model, their numbers and a page.
+
+    python pipelines/unlearn_class.py --config configs/classification/digits_random10.yaml
+    python pipelines/unlearn_class.py --config configs/classification/digits_class.yaml --update.mode alternating
+    python pipelines/unlearn_class.py --config my_run.yaml --shadow_models 8
+
+Any key of `erase train` may follow. The original and the retrained model are trained once and kept in the cache;
+results.json and report.html go beside the unlearned model. Start from nothing with `--overwrite`. With
+`--shadow_models` N, N more models are retrained, and N more originals unlearned, each from a seed of its own: RMIA and
+U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from erase.classification.models import load_classifier
+from erase.classification.splits import Splits, make_splits
+from erase.command_line import guarded, parse
+from erase.config import dump, load
+from erase.errors import UserError
+from erase.evaluation.audit import command_line
+from erase.evaluation.unlearning.accuracy import accuracies
+from erase.evaluation.unlearning.challenge import FEWEST, challenge_score
+from erase.evaluation.unlearning.judge import Judged, judge, measure
+from erase.evaluation.unlearning.outputs import PARTS, Parts, predict
+from erase.evaluation.unlearning.report import ORIGINAL, RETRAINED, UNLEARNED, Results, write_report
+from erase.evaluation.unlearning.shadow import rmia, ulira
+from erase.provenance import describe_environment, write_json
+from erase.training.output import PROVENANCE
+from erase.training.unlearning import train_from_scratch, unlearn, with_original
+from erase.training.unlearning_settings import UnlearningRun, check_unlearning
+
+
+def outputs_of(folder: Path, splits: Splits) -> Parts:
+    """What a classifier that a run has written says of every part."""
+    model, description = load_classifier(folder)
+    return {name: predict(model, getattr(splits, name), description.normalise) for name in PARTS}
+
+
+def seconds_of(folder: Path) -> float:
+    """The run time that a classifier's run has noted."""
+    made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    return float(made["counts"]["seconds"])
+
+
+def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged], dict[str, Parts]]:
+    """The numbers and the outputs of the original, the retrained and the unlearned model."""
+    found = with_original(run, splits)
+    folders = {RETRAINED: train_from_scratch(run, splits, "retain"), UNLEARNED: run.output_dir}
+    if found.model.checkpoint is not None:
+        folders = {ORIGINAL: found.model.checkpoint, **folders}
+    outputs = {side: outputs_of(folder, splits) for side, folder in folders.items()}
+    judged = {side: judge(parts, outputs[RETRAINED]) for side, parts in outputs.items()}
+    for side, folder in folders.items():
+        if side != ORIGINAL:
+            judged[side]["RTE"] = measure("RTE", seconds_of(folder))
+    return judged, outputs
+
+
+def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], count: int) -> dict[str, Any]:
+    """RMIA, U-LiRA and the challenge's score, by shadow models of both kinds: the same samples, other seeds."""
+    retrained, unlearned = [outputs[RETRAINED]], [outputs[UNLEARNED]]
+    for number in range(1, count + 1):
+        other = replace(
+            run, seed=run.seed + number, output_dir=run.output_dir / "shadows" / str(number), overwrite=True
+        )
+        retrained.append(outputs_of(train_from_scratch(other, splits, "retain"), splits))
+        unlearn(other)
+        unlearned.append(outputs_of(other.output_dir, splits))
+
+    def stacked(models: list[Parts], part: str, what: str) -> Any:
+        return np.stack([getattr(parts[part], what) for parts in models])
+
+    references = [stacked(retrained, part, "log_confidence") for part in ("forget", "test")]
+    target = [outputs[UNLEARNED][part].log_confidence for part in ("forget", "test")]
+    margins = [stacked(models, "forget", "margin") for models in (unlearned, retrained)]
+    return {
+        "RMIA": rmia(*target, *references).as_dict(),
+        "U-LiRA": ulira(*margins).as_dict(),
+        **challenged(margins, unlearned, retrained),
+    }
+
+
+def challenged(margins: list[Any], unlearned: list[Parts], retrained: list[Parts]) -> dict[str, Any]:
+    """The NeurIPS-2023 challenge's score, which needs three models of each kind."""
+    if len(unlearned) < FEWEST:
+        return {}
+
+    def both(metric: str) -> tuple[float, float]:
+        means = [np.mean([accuracies(parts)[metric] for parts in models]) for models in (unlearned, retrained)]
+        return float(means[0]), float(means[1])
+
+    return {"challenge": challenge_score(margins[0], margins[1], both("RA"), both("TA")).as_dict()}
+
+
+def in_words(run: UnlearningRun) -> str:
+    """What is forgotten."""
+    kinds = {
+        "classes": lambda: f"class {', '.join(run.forget.labels)}",  # type: ignore[union-attr]
+        "random": lambda: f"{100 * run.forget.fraction:g} % of the training samples",  # type: ignore[union-attr]
+        "flipped": lambda: f"{100 * run.forget.fraction:g} % wrong labels",  # type: ignore[union-attr]
+        "listed": lambda: "samples of a list",
+    }
+    return kinds[run.forget.name]()
+
+
+def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
+    splits = make_splits(run.data, run.forget, run.split_seed)
+    if not is_made(run):
+        print(unlearn(run).describe())
+    judged, outputs = judged_models(run, splits)
+    shadows = attacked(run, splits, outputs, shadow_models) if shadow_models else {}
+    facts: dict[str, Any] = {
+        "samples": {name: len(getattr(splits, name)) for name in ("train", *PARTS)},
+        "hashes": splits.hashes(),
+        "settings": {k: v for k, v in dump(run).items() if k not in ("output_dir", "overwrite")},
+        "environment": describe_environment(),
+        **({"shadow models": shadows} if shadows else {}),
+    }
+    write_json(run.output_dir / "results.json", {"judged": judged, "shadows": shadows, "command": command, **facts})
+    model = f"{run.model.source} {run.model.architecture}"
+    page = run.output_dir / "report.html"
+    write_report(page, Results(in_words(run), model, run.update.name, judged, command, facts), outputs)
+    print(f"{run.output_dir / 'results.json'}\n{page}")
+
+
+def is_made(run: UnlearningRun) -> bool:
+    """Whether the run's classifier is there already; that of another run in its place is refused."""
+    file = run.output_dir / PROVENANCE
+    if run.overwrite or not file.is_file():
+        check_unlearning(run)
+        return False
+    made = json.loads(file.read_text(encoding="utf-8"))["config"]
+    if made | {"model": None} != dump(run) | {"model": None}:
+        raise UserError(f"output_dir: {run.output_dir} holds a run of other settings; give another, or --overwrite")
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="of `erase train`, with `task: classification`")
+    parser.add_argument("--shadow_models", type=int, default=0, help="more models of each kind, for attacks")
+    given, rest = parser.parse_known_args()
+    command = command_line("python pipelines/unlearn_class.py", {"config": given.config})
+    whole = " ".join([command, *map(shlex.quote, rest)])
+
+    def start() -> None:
+        run = load(UnlearningRun, given.config, parse(rest, frozenset()).overrides)
+        work(run, given.shadow_models, whole)
+
+    return guarded("unlearn", start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The README's table of unlearning: every method, several settings and seeds, each tuned by a grid of the same size.
+
+    python -m pipelines.unlearning_table --settings digits_flipped10    # half an hour on 2 CPU cores
+    python -m pipelines.unlearning_table --render                      # the table of the runs that are there
+
+Tuning uses a seed of its own, and the validation part in the test part's place: the smallest average gap to retraining
+there chooses. Then every method runs with what was chosen, on seeds that no tuning saw. Each run is stored at once in
+``pipelines/results/unlearning_table/``; one that is stored and of the same settings is not made again. Several of these
+may run at a time and share the work; one for each core, with OMP_NUM_THREADS=1, is fastest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erase.classification.splits import Splits, make_splits
+from erase.command_line import quieten
+from erase.config import dump
+from erase.errors import UserError
+from erase.evaluation.unlearning.judge import judge, values
+from erase.evaluation.unlearning.outputs import Parts
+from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, table
+from erase.evaluation.unlearning.study_plot import write_plot
+from erase.provenance import describe_environment, write_json, write_text
+from erase.training.unlearning import train_from_scratch, unlearn
+from erase.training.unlearning_settings import UnlearningRun
+from pipelines.unlearn_class import outputs_of, seconds_of
+from pipelines.unlearning_methods import METHODS, SETTINGS, make_run
+
+STORE = Path(__file__).parent / "results" / "unlearning_table"
+TUNING_SEED = 100
+PLACES = ("output_dir", "overwrite", "logging_dir")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where results are kept, and models while they are judged."""
+
+    store: Path
+    scratch: Path
+
+    def rows(self, setting: str, seed: int, tuning: bool) -> Iterator[Row]:
+        """Retraining, doing nothing and every method, at one seed; what is stored is not made again."""
+        for name, overrides in self.wanted(setting, tuning):
+            yield self.row(setting, name, overrides, seed, tuning)
+
+    def wanted(self, setting: str, tuning: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Methods and what is changed in each: all of its grid, or what tuning chose."""
+        for name, method in METHODS.items():
+            if tuning:
+                yield from ((name, overrides) for overrides in method.grid)
+            else:
+                yield name, self.chosen(setting, name)
+
+    def chosen(self, setting: str, name: str) -> tuple[str, ...]:
+        """The overrides of the smallest average gap on the tuning seed; of none, the first."""
+        grid = METHODS[name].grid
+        gaps = [self.row(setting, name, overrides, TUNING_SEED, True).values.get("Avg_gap") for overrides in grid]
+        return min(zip(gaps, grid, strict=True), key=lambda pair: float("inf") if pair[0] is None else pair[0])[1]
+
+    def row(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool) -> Row:
+        """One run, judged; made now if it is not stored."""
+        label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
+        place = self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
+        run = make_run(SETTINGS[setting], METHODS[name], overrides, seed, self.scratch / setting / f"{label}-{seed}")
+        with claimed(place):
+            found = self.stored(place, run)
+            if found is None:
+                found = self.make(setting, run, tuning)
+                write_json(place, {"setting": setting, "method": name, "seed": seed, **found})
+        return Row(name, SETTINGS[setting].title, seed, found["values"])
+
+    def stored(self, place: Path, run: UnlearningRun) -> dict[str, Any] | None:
+        """A result of the same settings."""
+        if not place.is_file():
+            return None
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        return found if settings_of(run) == found["config"] else None
+
+    def make(self, setting: str, run: UnlearningRun, tuning: bool) -> dict[str, Any]:
+        """Unlearns, and judges against retraining; a run that diverges has no values."""
+        splits = make_splits(run.data, run.forget, run.split_seed)
+        reference = outputs_of(self.retrained(run, splits), splits)
+        made: dict[str, Any] = {"config": settings_of(run), "splits": splits.hashes()["forget"]}
+        try:
+            counts = unlearn(run)
+            judged = values(
+                judge(for_tuning(outputs_of(run.output_dir, splits), tuning), for_tuning(reference, tuning), ())
+            )
+            judged["RTE"] = counts.seconds
+        except UserError as error:
+            judged, made["diverged"] = {}, str(error)
+        shutil.rmtree(run.output_dir, ignore_errors=True)
+        return {"values": judged, **made, "environment": describe_environment()}
+
+    def retrained(self, run: UnlearningRun, splits: Splits) -> Path:
+        with claimed(self.scratch / f"reference-{run.data.name}-{run.forget.name}-{run.seed}"):
+            train_from_scratch(run, splits, "all")
+            return train_from_scratch(run, splits, "retain")
+
+    def references(self, setting: str, seed: int) -> list[Row]:
+        """Retraining and doing nothing."""
+        title, place = SETTINGS[setting].title, self.store / "runs" / setting / f"references-{seed}.json"
+        run = make_run(SETTINGS[setting], METHODS["finetune"], (), seed, self.scratch / "none")
+        with claimed(place):
+            found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else self.judged_references(run)
+            write_json(place, found)
+        return [Row(name, title, seed, found[name]) for name in (RETRAIN, NOTHING)]
+
+    def judged_references(self, run: UnlearningRun) -> dict[str, Any]:
+        """Both judged against retraining, which is 0 from itself."""
+        splits = make_splits(run.data, run.forget, run.split_seed)
+        anew = self.retrained(run, splits)
+        folders = {RETRAIN: anew, NOTHING: train_from_scratch(run, splits, "all")}
+        reference = outputs_of(anew, splits)
+        found = {name: values(judge(outputs_of(folder, splits), reference, ())) for name, folder in folders.items()}
+        found[RETRAIN]["RTE"], found[NOTHING]["RTE"] = seconds_of(anew), 0.0
+        return {**found, "config": dump(run.original), "environment": describe_environment()}
+
+
+def settings_of(run: UnlearningRun) -> dict[str, Any]:
+    """The run's settings but for its places."""
+    return {key: value for key, value in dump(run).items() if key not in PLACES}
+
+
+def for_tuning(parts: Parts, tuning: bool) -> Parts:
+    """While tuning, the validation part stands for the test part, which chooses nothing."""
+    return {**parts, "test": parts["validation"]} if tuning else parts
+
+
+@contextmanager
+def claimed(place: Path) -> Iterator[None]:
+    """Holds a result against other processes that would make it too."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.with_name(f".{place.name}.lock")
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def all_rows(store: Path) -> list[Row]:
+    """What is stored, of the seeds that tuning did not see."""
+    rows: list[Row] = []
+    for setting, of in SETTINGS.items():
+        for file in sorted((store / "runs" / setting).glob("*.json")):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if "method" in found:
+                rows.append(Row(found["method"], of.title, found["seed"], found["values"]))
+            else:
+                seed = int(file.stem.rpartition("-")[2])
+                rows += [Row(name, of.title, seed, found[name]) for name in (RETRAIN, NOTHING)]
+    order = [RETRAIN, NOTHING, *METHODS]
+    return sorted(rows, key=lambda row: order.index(row.method))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what is missing, then writes the table and the plot beside the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--output", type=Path, default=Path("runs/unlearning_table"), help="models while judged")
+    parser.add_argument("--store", type=Path, default=STORE, help="folder of the results")
+    parser.add_argument("--render", action="store_true", help="only write the table of the runs that are there")
+    given = parser.parse_args(arguments)
+    quieten()
+    study = Study(given.store, given.output)
+    for setting in [] if given.render else given.settings:
+        list(study.rows(setting, TUNING_SEED, tuning=True))
+        for seed in given.seeds:
+            study.references(setting, seed)
+            list(study.rows(setting, seed, tuning=False))
+    rows = all_rows(given.store)
+    write_text(given.store.with_suffix(".md"), table(rows))
+    write_plot(given.store.with_suffix(".svg"), rows)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

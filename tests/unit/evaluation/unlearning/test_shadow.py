@@ -1,0 +1,100 @@
+"""RMIA and U-LiRA: by hand, by theorem, and where models do not differ."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu, norm
+
+from erase.errors import UserError
+from erase.evaluation.unlearning.shadow import rmia, rmia_scores, ulira
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_rmia_score_by_hand() -> None:
+    target, references = np.log([0.8, 0.1]), np.log([[0.2, 0.1], [0.6, 0.3]])
+    assert rmia_scores(target, references) == pytest.approx([math.log(0.8 / 0.4), math.log(0.1 / 0.2)])
+
+
+def test_rmia_of_counted_scores() -> None:
+    """Scores log 2, log 4, 0 of the forget set against 0, -log 2: the best threshold, log 2, errs once in five."""
+    flat = np.zeros((4, 3))
+    found = rmia(np.log([2.0, 4.0, 1.0]), np.log([1.0, 0.5]), flat, flat[:, :2])
+    assert found.accuracy == pytest.approx(80)
+    assert found.auc == pytest.approx(100 * 5.5 / 6)
+    assert found.models == 4
+
+
+def test_rmia_auc_is_the_mann_whitney_statistic() -> None:
+    forget, test = -RANDOM.exponential(size=30), -RANDOM.exponential(size=50)
+    references = -RANDOM.exponential(size=(4, 30)), -RANDOM.exponential(size=(4, 50))
+    scores = rmia_scores(forget, references[0]), rmia_scores(test, references[1])
+    expected = mannwhitneyu(*scores).statistic / (30 * 50)
+    assert rmia(forget, test, *references).auc == pytest.approx(100 * expected)
+
+
+def test_comparing_with_a_population_orders_samples_as_the_ratio_does() -> None:
+    """The paper's score, the share of population samples whose ratio is exceeded, rises with the ratio."""
+    ratios, population = RANDOM.normal(size=40), RANDOM.normal(size=500)
+    shares = (ratios[:, None] >= population).mean(axis=1)
+    assert np.all(np.diff(shares[np.argsort(ratios)]) >= 0)
+
+
+def test_rmia_of_a_target_that_is_its_reference_is_at_chance() -> None:
+    forget, test = -RANDOM.exponential(size=30), -RANDOM.exponential(size=50)
+    assert rmia(forget, test, forget[None], test[None]).auc == pytest.approx(50)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_ulira_of_gaussians_is_as_good_as_the_theorem_says(distance: float, pooled: bool) -> None:
+    """Of two unit Gaussians at distance d the best attack is right in Phi(d / 2), with an AUC of Phi(d / sqrt 2)."""
+    random = np.random.default_rng(1)
+    places = random.normal(scale=5, size=400)  # each sample has a margin of its own
+    unlearned, retrained = (random.normal(places + shift, size=(64, 400)) for shift in (distance, 0.0))
+    found = ulira(unlearned, retrained, pooled)
+    assert found.accuracy == pytest.approx(100 * norm.cdf(distance / 2), abs=1.5)
+    assert found.auc == pytest.approx(100 * norm.cdf(distance / math.sqrt(2)), abs=1.5)
+
+
+def test_ulira_finds_a_difference_of_spread_where_means_agree() -> None:
+    random = np.random.default_rng(2)
+    found = ulira(random.normal(scale=0.2, size=(20, 300)), random.normal(size=(20, 300)))
+    assert found.accuracy > 75
+
+
+def test_ulira_of_three_models_is_unbiased_where_nothing_differs() -> None:
+    random = np.random.default_rng(3)
+    found = ulira(random.normal(size=(3, 5000)), random.normal(size=(3, 5000)))
+    assert found.accuracy == pytest.approx(50, abs=1.5)
+
+
+def test_ulira_names_the_variance_it_took_and_the_models() -> None:
+    made = [RANDOM.normal(size=(n, 10)) for n in (4, 4, 64, 64)]
+    few, many = ulira(made[0], made[1]), ulira(made[2], made[3])
+    assert "one variance" in few.attack and few.models == 4
+    assert "a variance for each sample" in many.attack and many.models == 64
+
+
+def test_ulira_refuses_too_few_models_and_unequal_numbers() -> None:
+    for counts in ((2, 2), (4, 5)):
+        with pytest.raises(UserError, match=f"found {counts[0]} unlearned and {counts[1]} retrained"):
+            ulira(RANDOM.normal(size=(counts[0], 6)), RANDOM.normal(size=(counts[1], 6)))
+
+
+def test_ulira_refuses_models_that_are_copies() -> None:
+    with pytest.raises(UserError, match="seed"):
+        ulira(np.ones((4, 5)), RANDOM.normal(size=(4, 5)))
+
+
+def test_a_model_that_diverged_is_refused() -> None:
+    with pytest.raises(UserError, match="diverged"):
+        rmia_scores(np.array([np.nan]), np.zeros((2, 1)))
+
+
+def test_models_asked_about_different_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="same samples"):
+        ulira(np.zeros((4, 5)), np.zeros((4, 6)))
