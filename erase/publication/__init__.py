@@ -1,0 +1,1 @@
+"""What an erasure is published as: its weights in the formats that others read, its card, its repository."""
