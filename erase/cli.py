@@ -10,6 +10,7 @@ COMMANDS = {
     "demo": "erase a concept from the embedded model and look at the page: offline, in minutes",
     "train": "erase concepts from a Stable Diffusion model",
     "audit": "show what an erasure removed, kept and damaged: pictures, scores with intervals, a page",
+    "publish": "put an erased model on the Hub, with a card that shows its audit and how it was made",
     "generate": "make images of a set of prompts, each from a seed of its own",
 }
 

@@ -1,0 +1,45 @@
+"""A publication from settings to a commit; or to a folder, for those without network."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+
+from erase.config import build
+from erase.provenance import new_folder, write_json
+from erase.publication.contents import prepare_repository, summarize
+from erase.publication.destination import Published
+from erase.publication.hub import check_write_access, upload
+from erase.publication.settings import Publication, PublicationPlan, plan_publication
+
+RECORD = "published.json"
+
+
+def publish(settings: Publication) -> Published:
+    """Makes the repository and uploads it in one commit, which ``published.json`` of the run records.
+
+    The right to write is looked at before anything is made.
+    """
+    plan = plan_publication(settings)
+    check_write_access(plan.to)
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=plan.run.folder) as place:
+        folder = Path(place)
+        names = prepare_repository(plan, folder)
+        published = upload(folder, names, plan.to, summarize(plan, folder, names))
+    record = {"endpoint": constants.ENDPOINT, **vars(published), "revision": settings.revision, "files": names}
+    write_json(plan.run.folder / RECORD, record)
+    return published
+
+
+def publish_run(run: Path, repo_id: str, **settings: Any) -> Published:
+    """Publishes a finished run; ``settings`` are those of `erase publish`."""
+    return publish(build(Publication, {"run": str(run), "repo_id": repo_id, **settings}))
+
+
+def write_repository(plan: PublicationPlan, folder: Path) -> list[str]:
+    """The exact repository as a folder, whole or absent; the names of its files."""
+    with new_folder(folder) as temporary:
+        return prepare_repository(plan, temporary)

@@ -1,0 +1,84 @@
+"""What is blotted out before anything is published, and what is left alone."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+import pytest
+
+from erase.publication.privacy import leaks, scrub, scrub_tree, without_token
+
+TOKEN = "hf_planted0123456789abcdefghijklmnop"
+
+
+@pytest.fixture
+def alice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "alice")
+    monkeypatch.setenv("HOME", "/srv/users/alice")
+    assert getpass.getuser() == "alice" and Path.home() == Path("/srv/users/alice")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/data/models/sd15", "path/to/sd15"),
+        ("/data", "path/to/data"),
+        ("~/models/sd15", "path/to/sd15"),
+        ("~alice/models/sd15", "path/to/sd15"),
+        ("../models/sd15", "path/to/sd15"),
+        ("/srv/users/alice", "path/to/folder"),
+        ("/srv/users/alice/my models/sd 15", "path/to/sd 15"),
+        ("erase train --config /srv/users/alice/x.yaml --seed 1", "erase train --config path/to/x.yaml --seed 1"),
+        ("--prompts='/a/b.csv',/c/d", "--prompts='path/to/b.csv',path/to/d"),
+        ("data/alice/x.csv", "data/user/x.csv"),
+        ("alice@host:x", "user@host:x"),
+        (f"token {TOKEN}.", "token [token]."),
+    ],
+)
+def test_paths_names_and_tokens_are_replaced(alice: None, text: str, expected: str) -> None:
+    assert scrub(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/star",
+        "alice/sd-without-star",
+        "https://huggingface.co/alice/model/tree/main",
+        "a red star",
+        "1/2 and 3/4",
+        "and/or",
+        "alice in wonderland",
+        "Linux-6.1-x86_64-with-glibc2.36",
+        "concept/object",
+        "// comment",
+        "hf_hub",
+        "",
+    ],
+)
+def test_what_is_no_secret_stays(alice: None, text: str) -> None:
+    assert scrub(text) == text
+
+
+def test_a_tree_is_scrubbed_to_its_leaves_and_keys() -> None:
+    tree = {"a": [{"/data/x": "/data/y"}], "n": 1, "none": None, "t": ("/data/z", True)}
+    assert scrub_tree(tree) == {
+        "a": [{"path/to/x": "path/to/y"}],
+        "n": 1,
+        "none": None,
+        "t": ["path/to/z", True],
+    }
+
+
+def test_the_token_in_use_is_blotted_out_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "opensesame")
+    assert without_token("say opensesame") == "say [token]"
+
+
+def test_leaks_are_found_and_not_repeated(alice: None) -> None:
+    assert leaks("nothing here, path/to/x") == []
+    assert leaks(f"{TOKEN}") == ["an access token"]
+    found = leaks("/srv/users/alice/x")
+    assert found == ["a path of this machine", "the user's name"] and "alice" not in str(found)
+    assert leaks(f"{Path.cwd()}/x")[:1] == (["a path of this machine"] if len(Path.cwd().parts) > 2 else [])
