@@ -20,6 +20,11 @@ import pytest
 import yaml
 from setuptools import find_packages
 
+from erase.classification import losses as classifier_losses
+from erase.classification.data import DATA
+from erase.classification.forget_sets import FORGET
+from erase.classification.masks import MASKS
+from erase.classification.starts import STARTS
 from erase.diffusion.losses import FORGET_LOSSES, RETAIN_LOSSES
 from erase.parameters import PARAMETERS
 from erase.updates import UPDATES
@@ -36,8 +41,14 @@ TABLES: dict[str, dict[str, Any]] = {
     "parameters": PARAMETERS,
     "forget_loss": FORGET_LOSSES,
     "retain_loss": RETAIN_LOSSES,
+    "classifier forget_loss": classifier_losses.FORGET_LOSSES,
+    "classifier retain_loss": classifier_losses.RETAIN_LOSSES,
+    "start": STARTS,
+    "mask": MASKS,
+    "data": DATA,
+    "forget": FORGET,
 }
-"""The key of a config, and the closed table that its `name` selects from."""
+"""The key of a config, after the domain where two have it, and the closed table that its `name` selects from."""
 ENTRIES = [(key, name) for key, table in TABLES.items() for name in table]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -188,11 +199,21 @@ def selected(settings: object) -> Iterator[tuple[str, str]]:
             yield from selected(value)
 
 
+def read(file: Path) -> Any:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def is_classifier(settings: Any) -> bool:
+    return bool(settings.get("task") == "classification")
+
+
 @pytest.fixture(scope="module")
 def configured() -> set[tuple[str, str]]:
     files = sorted((ROOT / "configs").rglob("*.yaml"))
     assert len(files) > 0, "configs/ holds no YAML file"
-    return {pair for file in files for pair in selected(yaml.safe_load(file.read_text(encoding="utf-8")))}
+    found = {pair for file in files for pair in selected(read(file))}
+    of_classifiers = {pair for file in files if is_classifier(read(file)) for pair in selected(read(file))}
+    return found | {(f"classifier {key}", name) for key, name in of_classifiers}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,174 @@
+"""`erase train` on a classifier: original, cache, resuming, processes and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from erase.classification.models import load_classifier
+from erase.classification.splits import Random, make_splits
+from erase.evaluation.unlearning.accuracy import accuracies
+from erase.evaluation.unlearning.outputs import predict
+from erase.training.step_log import read_log
+from tests.launch import TRAIN, run, train, train_and_stop
+
+NETWORK = "model: {source: timm, architecture: test_resnet, stem: standard}\n"
+RUN = (
+    "task: classification\ndata: {name: digits}\nforget: {name: classes, labels: [8]}\n"
+    + NETWORK
+    + "original: {max_train_steps: 120, train_batch_size: 64, learning_rate: 0.1}\nupdate: {name: lur}\n"
+    "forget_weight: 0.1\ntrain_batch_size: 16\nmax_train_steps: 8\nlearning_rate: 0.02\noutput_dir: run\n"
+)
+Say = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One original for all of these tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def config(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ERASE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config.yaml"
+    file.write_text(RUN)
+    return file
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def original_of(cache: Path) -> Path:
+    """The one folder in the cache whose run learned from all samples."""
+    found = [f.parent for f in cache.rglob("provenance.json") if made(f.parent)["config"]["learn_from"] == "all"]
+    (folder,) = [f for f in found if made(f)["forgotten"]["what"]["name"] == "classes"]
+    return folder
+
+
+def made(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+    return content
+
+
+@pytest.mark.slow
+def test_a_class_is_known_before_and_gone_after_and_the_rest_is_kept(config: Path, cache: Path, tmp_path: Path) -> None:
+    words = ["--forget_loss.name", "random_label", "--forget_weight", "1"]
+    assert train(config, *words, "--max_train_steps", "20", "--learning_rate", "0.002") == 0
+    found = {}
+    for name, folder in (("before", original_of(cache)), ("after", tmp_path / "run")):
+        model, description = load_classifier(folder)
+        splits = make_splits_of(folder)
+        parts = ("forget", "retain", "test")
+        found[name] = accuracies({part: predict(model, getattr(splits, part), description.normalise) for part in parts})
+    assert found["before"]["UA"] < 10 < 50 < found["after"]["UA"]
+    assert min(found["before"]["TA"], found["after"]["TA"]) > 85
+    record = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert record["sha256"]["forget"] == made(tmp_path / "run")["forgotten"]["hash"]
+    assert len(read_log(tmp_path / "run")) == 20
+
+
+def make_splits_of(folder: Path) -> Any:
+    from erase.config import build
+    from erase.training.unlearning_settings import UnlearningRun
+
+    settings = build(UnlearningRun, made(folder)["config"])
+    return make_splits(settings.data, settings.forget, settings.split_seed)
+
+
+@pytest.mark.slow
+def test_the_original_is_trained_once(config: Path, cache: Path) -> None:
+    assert train(config) == 0
+    before = sorted(str(file) for file in cache.rglob("*"))
+    stamp = (original_of(cache) / "model.safetensors").stat().st_mtime_ns
+    assert train(config, "--output_dir", "other", "--update.mode", "alternating") == 0
+    assert sorted(str(file) for file in cache.rglob("*")) == before
+    assert (original_of(cache) / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["frozen", "batch"])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(config: Path, tmp_path: Path, mode: str) -> None:
+    """With running statistics that move, and a mask that holds half the entries under momentum and decay."""
+    words = ["--batch_norm", mode, "--mask.name", "saliency", "--adam_weight_decay", "0.01"]
+    assert train(config, *words, "--output_dir", "whole") == 0
+    assert train_and_stop(config, 3, *words, "--output_dir", "parts") != 0
+    assert train(config, *words, "--output_dir", "parts", "--resume_from_checkpoint", "latest") == 0
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert len(read_log(tmp_path / "parts")) == 8
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(config: Path, cache: Path, tmp_path: Path) -> None:
+    assert train(config, "--output_dir", "one") == 0
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = ["--config", str(config), "--train_batch_size", "8", "--output_dir", "two"]
+    done = run(tmp_path, *launcher, str(TRAIN), *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    base, one, two = (weights(folder) for folder in (original_of(cache), tmp_path / "one", tmp_path / "two"))
+    moved = max((one[name] - base[name]).abs().max().item() for name in one if one[name].is_floating_point())
+    apart = max((one[name] - two[name]).abs().max().item() for name in one if one[name].is_floating_point())
+    assert moved > 1e-3
+    assert apart < 0.01 * moved
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_refused_with_two_processes(config: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = run(tmp_path, *launcher, str(TRAIN), "--config", str(config), "--batch_norm", "batch")
+    assert done.returncode != 0
+    assert "batch_norm: batch needs one process" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_samples_is_refused(config: Path, cache: Path, tmp_path: Path, capsys: Say) -> None:
+    assert train(config) == 0
+    shutil.copytree(original_of(cache), tmp_path / "original")
+    words = ["--model.checkpoint", "original", "--output_dir", "other"]
+    assert train(config, *words, "--split_seed", "1") == 2
+    assert "model.checkpoint: original was trained on samples of hash" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert train(config, *words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learn_from", "all"], "learn_from: all trains an original"),
+        (["--max_train_steps", "0", "--start.name", "scratch"], "max_train_steps: found 0"),
+        (["--parameters.name", "lora"], "parameters.name: lora is for diffusers' models"),
+        (["--forget", "{name: classes, labels: [eight]}"], "forget.labels.0: found 'eight'"),
+        (["--forget_los.name", "uniform"], "did you mean forget_loss?"),
+        (["--task", "clasification"], "task: found 'clasification'"),
+        (["--model.checkpoint", "run", "--overwrite"], "lies in output_dir"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(config: Path, words: list[str], said: str, capsys: Say) -> None:
+    assert train(config, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (config.parent / "run").exists()
+
+
+def test_the_help_lists_the_classifier_s_keys(config: Path, capsys: Say) -> None:
+    assert train(config, "--help") == 0
+    said = capsys.readouterr().out
+    assert "--batch_norm" in said and "--original.learning_rate" in said and "start.name=selective_dampening" in said
+
+
+def test_the_forget_part_is_a_part_of_what_was_learned() -> None:
+    from erase.classification.data import Digits
+
+    splits = make_splits(Digits(), Random(fraction=0.1), 3)
+    assert set(splits.forget.ids) | set(splits.retain.ids) == set(splits.train.ids)
+    assert not set(splits.forget.ids) & set(splits.retain.ids)
