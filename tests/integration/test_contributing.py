@@ -28,24 +28,24 @@ def test_each_yaml_block_can_be_read(text: str) -> None:
 
 def test_the_update_rule_that_is_added_passes_its_test(tmp_path: Path) -> None:
     """In a copy of the package's sources: the file, the table's two lines, and the test, as the text says."""
-    (rule,) = blocks("python", "class ForgetOnly")
+    (rule,) = blocks("python", "class ForgetAlone")
     (table,) = blocks("python", "UPDATES:")
     (test,) = blocks("python", "def test_gradient_is_the_forget_gradient")
     skip = shutil.ignore_patterns("__pycache__", "weights")
     for name in ("erase", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
-    (tmp_path / "erase" / "updates" / "forget_only.py").write_text(rule)
+    (tmp_path / "erase" / "updates" / "forget_alone.py").write_text(rule)
     added = (tmp_path / "erase" / "updates" / "__init__.py").open("a")
     with added:
-        added.write(f"from erase.updates.forget_only import ForgetOnly  # noqa: E402\n{table}")
-    file = tmp_path / "tests" / "unit" / "updates" / "test_forget_only.py"
+        added.write(f"from erase.updates.forget_alone import ForgetAlone  # noqa: E402\n{table}")
+    file = tmp_path / "tests" / "unit" / "updates" / "test_forget_alone.py"
     file.write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", str(file)]
     found = environment() | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "1 passed" in done.stdout
-    check = "from erase.updates import UPDATES; print('forget_only' in UPDATES)"
+    check = "from erase.updates import UPDATES; print('forget_alone' in UPDATES)"
     shown = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, env=found, capture_output=True, text=True)
     assert shown.stdout == "True\n", shown.stderr
 
