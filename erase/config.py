@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from erase.errors import UserError
+
+SECRET = re.compile("token|password|secret|api_?key", re.IGNORECASE)
+"""Keys whose value no message repeats: none is a setting of ours."""
 
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]
@@ -139,7 +143,8 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], known: set[str
     key, found, kind = ".".join(location) or "the configuration", problem["input"], problem["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         close = difflib.get_close_matches(location[-1], known - {location[-1]}, 1)
-        return f"{key}: unknown key (value {found!r}); {f'did you mean {close[0]}?' if close else '`--help` lists all'}"
+        value = "" if SECRET.search(location[-1]) else f" (value {found!r})"
+        return f"{key}: unknown key{value}; {f'did you mean {close[0]}?' if close else '`--help` lists all'}"
     if kind == "union_tag_invalid":
         context = problem["ctx"]
         allowed = context["expected_tags"].replace("'", "")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
+"""An access token of the Hub."""
+HIDDEN = "[token]"
 Result = TypeVar("Result")
 
 
 class UserError(Exception):
-    """One or several mistakes, each a sentence that names the key or file, the value, the rule and the remedy."""
+    """One or several mistakes, each a sentence that names the key or file, the value, the rule and the remedy.
+
+    Access tokens in them are blotted out: errors end up in logs and in questions to others.
+    """
 
     def __init__(self, *problems: str) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = tuple(TOKEN.sub(HIDDEN, problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
 
 
 def refuse(problems: Iterable[str]) -> None:

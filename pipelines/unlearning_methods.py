@@ -77,6 +77,14 @@ METHODS: dict[str, Method] = {
     "lur first_order": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=first_order", f"{STEPS}=15")),
     "lur exact": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=exact",)),
     "lur chained, trim": Method("digits_lur_trim", (0.01, 0.03), WEIGHT, WEIGHTS),
+    **{
+        f"lur {mode}, {label}": Method(LUR_CONFIG, (0.003, 0.01), WEIGHT, weights, (*steps, f"forget_loss={loss}"))
+        for mode, steps in (("chained", ()), ("alternating", ("update.mode=alternating", f"{STEPS}=15")))
+        for label, loss, weights in (
+            ("random labels", "{name: random_label}", (0.3, 1.0)),
+            ("nearest labels", "{name: boundary_shrink}", (0.2, 0.5)),
+        )
+    },
 }
 """30 gradient evaluations of a batch each, a tenth of retraining's 300, whatever a method makes of them."""
 

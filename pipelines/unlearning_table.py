@@ -23,7 +23,7 @@ from typing import Any
 
 from erase.classification.splits import Splits, make_splits
 from erase.command_line import quieten
-from erase.config import dump
+from erase.config import build, dump
 from erase.errors import UserError
 from erase.evaluation.unlearning.judge import judge, values
 from erase.evaluation.unlearning.outputs import Parts
@@ -83,7 +83,7 @@ class Study:
         if not place.is_file():
             return None
         found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return found if settings_of(run) == found["config"] else None
+        return found if is_of(found["config"], run) else None
 
     def make(self, setting: str, run: UnlearningRun, tuning: bool) -> dict[str, Any]:
         """Unlearns, and judges against retraining; a run that diverges has no values."""
@@ -129,6 +129,14 @@ class Study:
 def settings_of(run: UnlearningRun) -> dict[str, Any]:
     """The run's settings but for its places."""
     return {key: value for key, value in dump(run).items() if key not in PLACES}
+
+
+def is_of(config: dict[str, Any], run: UnlearningRun) -> bool:
+    """Whether settings, read by today's classes, are the run's; one that has come since is at its default."""
+    try:
+        return settings_of(build(UnlearningRun, {**config, "output_dir": str(run.output_dir)})) == settings_of(run)
+    except UserError:
+        return False
 
 
 def for_tuning(parts: Parts, tuning: bool) -> Parts:

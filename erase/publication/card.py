@@ -34,7 +34,7 @@ FORMATS = {
     "lora": "LoRA weights in diffusers' keys",
     "kohya": "LoRA weights in kohya's keys, for A1111 and ComfyUI",
     "delta": "the changed tensors alone, under diffusers' UNet keys",
-    "unet": "the UNet's state dict, for `load_state_dict`",
+    "unet": "the UNet's state dict, for `load_state_dict`; UnlearnDiffAtk loads it once it is saved with `torch.save`",
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from huggingface_hub import get_token
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
-HIDDEN = "[token]"
+from erase.errors import HIDDEN, TOKEN
+
 LOCAL = re.compile(r"(?<![\w.:/~@$}-])(?:~[\w.-]*|\.\.)?(?:/[^\s/\"'`,;:|<>()\[\]{}=]+)+/?")
 """A path from the root, from a home or upwards; ``owner/name``, ``a/b.png`` and addresses are none."""
 PLACE = "path/to"

@@ -217,6 +217,8 @@ WRONG = {
     "a format that is unknown": (["--formats", "[ckpt]"], ["formats.0", "ckpt"]),
     "no audit there": (["--audit", "nowhere"], ["audit: nowhere"]),
     "a token": (["--token", TOKEN], ["token: unknown key"]),
+    "another's token": (["--hub_token", "sk-1234"], ["hub_token: unknown key"]),
+    "a token for a value": (["--private", TOKEN], ["private: found '[token]'"]),
 }
 
 
@@ -229,6 +231,7 @@ def test_mistakes_are_named_and_nothing_is_written(
     assert main(given) == 2
     message = capsys.readouterr().err
     assert [part for part in expected if part not in message] == [] and "Traceback" not in message
+    assert TOKEN not in message and "sk-1234" not in message
     assert list(tmp_path.iterdir()) == []
 
 
