@@ -90,6 +90,25 @@ def test_the_readmes_prices_are_the_benchmarks() -> None:
     assert (RESULTS / "benchmark_updates" / "shapes-cpu.md").read_text(encoding="utf-8") == prices.render(figures)
 
 
+def test_the_readmes_costs_of_an_audit_are_the_benchmarks() -> None:
+    tables = importlib.import_module("pipelines.generation_table")
+    for setting in ("shapes", "processes", "scale"):
+        figures = json.loads((RESULTS / "benchmark_generation" / f"{setting}-cpu.json").read_text(encoding="utf-8"))
+        shown = (RESULTS / "benchmark_generation" / f"{setting}-cpu.md").read_text(encoding="utf-8")
+        assert tables.render(figures) == shown
+        if setting == "shapes":
+            assert shown.split("\n\n")[-1].rstrip() in README
+    few, many = figures["cases"]
+    memory = [max(phase["peak_mib"] for phase in case.values() if isinstance(phase, dict)) for case in (few, many)]
+    found = " ".join(README.split())
+    assert (
+        f"takes {many['resume']['seconds']:.1f} s, reading the verified set {many['read']['seconds']:.1f} s, finding "
+        f"every score again {many['score again']['seconds']:.1f} s. Memory peaks at" in found
+    )
+    assert f"at {memory[1]:.0f} MiB, with a tenth of the rows at {memory[0]:.0f} MiB" in found
+    assert f"the page has {many['report']['report_mb']:.1f} MB" in found
+
+
 def test_the_alpha_sweeps_table_is_of_its_results(tmp_path: Path) -> None:
     sweep = pipeline("alpha_sweep")
     found = TrialStore(sweep.STORE, tmp_path).results()
