@@ -1,4 +1,8 @@
-"""Gathers an objective's gradient over micro-batches and processes; shifts parameters and puts them back."""
+"""Gathers an objective's gradient over micro-batches and processes; shifts parameters and puts them back.
+
+Parameters may be this process's rows of sharded ones, :class:`erase.sharded.Rows`: what is told of a gradient (sketch,
+norm, loss) is of the whole one then too, and the same on every process.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from erase.protocols import Objective
+from erase.sharded import Rows, is_sharded, lend_gradients, numel, take_gradients
 
 Parameters = Sequence[nn.Parameter]
 BUCKET_ELEMENTS = 1 << 26
@@ -19,20 +26,58 @@ BUCKET_ELEMENTS = 1 << 26
 SKETCH_WHOLE, SKETCH_STRIDE = 4096, 17
 
 
+@dataclass(frozen=True)
+class Gathering:
+    """How gradients are gathered for the time being; update rules need not know."""
+
+    scale: float = 1.0
+    """Factor on each loss in its backward pass, taken out of the gradient again: 1, or for fp16 a power of two, so
+    that nothing is rounded."""
+    sharded: bool = False
+    """Whether each process has the gradients of its own rows."""
+
+
+PLAIN = Gathering()
+_GATHERING: ContextVar[Gathering] = ContextVar("gathering", default=PLAIN)
+
+
+@contextmanager
+def gathering(scale: float = 1.0, sharded: bool = False) -> Iterator[None]:
+    """Gathers so while the body runs."""
+    token = _GATHERING.set(Gathering(scale, sharded))
+    try:
+        yield
+    finally:
+        _GATHERING.reset(token)
+
+
 def gather(objective: Objective, parameters: Parameters) -> float:
     """Adds the objective's gradient, averaged over processes, to ``.grad``, and returns the loss.
 
     A gradient that is already there must be the same on every process: it stays under the sum.
     """
-    total = 0.0
+    total, scale = 0.0, _GATHERING.get().scale
+    if is_sharded(parameters) and not _GATHERING.get().sharded:
+        raise RuntimeError("rows of sharded parameters need gathering(sharded=True)")
+    _multiply(parameters, scale)
+    lend_gradients(parameters)
     for loss in objective():
-        loss.backward()
+        (loss if scale == 1 else scale * loss).backward()
         total += loss.item()
+    take_gradients(parameters)
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    average(gradients(parameters))
+    average([p.grad for p in parameters if p.grad is not None and not isinstance(p, Rows)])
+    _multiply(parameters, 1 / scale)
     return mean_over_processes(total, parameters[0].device)
+
+
+@torch.no_grad()
+def _multiply(parameters: Parameters, factor: float) -> None:
+    there = [p.grad for p in parameters if p.grad is not None]
+    if factor != 1 and there:
+        torch._foreach_mul_(there, factor)
 
 
 def world_size() -> int:
@@ -66,6 +111,13 @@ def mean_over_processes(value: float, device: torch.device) -> float:
     return tensor.item() / world_size()
 
 
+def over_shards(sums: Tensor) -> Tensor:
+    """Sums of which each process has its rows' part, completed; as they are where each has all of them."""
+    if _GATHERING.get().sharded:
+        dist.all_reduce(sums)
+    return sums
+
+
 def gradients(parameters: Parameters) -> list[Tensor]:
     """Each parameter's ``.grad``; a missing one is an error."""
     found = [p.grad for p in parameters if p.grad is not None]
@@ -87,28 +139,48 @@ def sketch(parameters: Parameters) -> Tensor:
     Tensors of up to 4,096 entries are kept whole; of larger ones every 17th entry, times the root of the
     share that it stands for. It costs 1/17 of a large gradient and is the same on every process.
     """
-    pieces, factors = [], []
-    for gradient in gradients(parameters):
-        flat = gradient.reshape(-1)
-        kept = flat[::SKETCH_STRIDE] if flat.numel() > SKETCH_WHOLE else flat
-        pieces.append(kept)
-        factors.append(math.sqrt(flat.numel() / max(1, kept.numel())))
+    pieces, factors, first = [], [], []
+    for p, gradient in zip(parameters, gradients(parameters), strict=True):
+        flat, size = gradient.reshape(-1), numel(p)
+        stride = SKETCH_STRIDE if size > SKETCH_WHOLE else 1
+        before = p.entries_before if isinstance(p, Rows) else 0
+        pieces.append(flat[-before % stride :: stride])
+        factors.append(math.sqrt(size / max(1, -(-size // stride))))
+        first.append(-(-before // stride))
     whole = torch.cat(pieces)
     whole = whole.to(torch.promote_types(whole.dtype, torch.float32))
-    torch._foreach_mul_(whole.split([piece.numel() for piece in pieces]), factors)
+    parts = whole.split([piece.numel() for piece in pieces])
+    torch._foreach_mul_(parts, factors)
+    return _assembled(parts, first, parameters) if is_sharded(parameters) else whole
+
+
+def _assembled(parts: Sequence[Tensor], first: Sequence[int], parameters: Parameters) -> Tensor:
+    """The sketch of which each process has parts, beginning at ``first`` of each parameter's span."""
+    spans = sketch_spans(parameters)
+    whole = parts[0].new_zeros(spans[-1].stop)
+    for part, start, span in zip(parts, first, spans, strict=True):
+        whole[span.start + start : span.start + start + part.numel()] = part
+    dist.all_reduce(whole)
     return whole
 
 
 def sketch_spans(parameters: Parameters) -> list[slice]:
     """Where each parameter's entries lie in :func:`sketch`."""
-    lengths = [n if n <= SKETCH_WHOLE else -(-n // SKETCH_STRIDE) for n in (p.numel() for p in parameters)]
+    lengths = [n if n <= SKETCH_WHOLE else -(-n // SKETCH_STRIDE) for n in map(numel, parameters)]
     ends = list(itertools.accumulate(lengths))
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
 def parameter_norm(parameters: Parameters) -> float:
     """||theta|| over all parameters."""
-    return torch.stack([torch.linalg.vector_norm(p.detach()).double() for p in parameters]).norm().item()
+    own = torch.stack([torch.linalg.vector_norm(p.detach()).double() for p in parameters]).norm()
+    return over_shards(own.square()).sqrt().item() if is_sharded(parameters) else own.item()
+
+
+def gradient_norm(parameters: Parameters) -> Tensor:
+    """||.grad|| over all parameters."""
+    own = torch.nn.utils.get_total_norm(gradients(parameters))
+    return over_shards(own.double().square()).sqrt().to(own.dtype) if is_sharded(parameters) else own
 
 
 def cosine(left: Tensor, right: Tensor) -> float:

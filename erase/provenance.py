@@ -25,13 +25,17 @@ LIBRARIES = (
 
 
 def describe_environment() -> dict[str, Any]:
+    """What ran, and the command that started it."""
+    return {**describe_software(), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
+
+
+def describe_software() -> dict[str, Any]:
     """Versions of what ran, and the commit of the checkout it ran from (``None`` outside one)."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "git_commit": git_commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from erase.command_line import Arguments, is_first_process, parse, run_command
 from erase.config import merge, read_yaml
 from erase.errors import UserError
+from erase.publication.destination import Destination
+from erase.publication.hub import check_write_access
+from erase.publication.publisher import RECORD, publish_run
 from erase.training.dry_run import dry_run
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.unlearning import plan_unlearning, unlearn
@@ -38,9 +41,30 @@ def _erase(run: ErasureRun, arguments: Arguments) -> None:
     if FLAG in arguments.flags:
         print(dry_run(run, check_run(run)))
         return
+    if run.hub_model_id is not None:
+        check_run(run)
+        check_write_access(Destination(run.hub_model_id, run.hub_private_repo))
     counts = erase_concepts(run)
     if is_first_process():
         print(f"Erased {', '.join(target.concept for target in run.targets)}: {run.output_dir}\n{counts.describe()}")
+        if run.hub_model_id is not None:
+            _publish(run, run.hub_model_id)
+
+
+def _publish(run: ErasureRun, name: str) -> None:
+    """After training: whatever the Hub says, the run itself is whole."""
+    try:
+        published = publish_run(run.output_dir, name, private=run.hub_private_repo)
+    except UserError as error:
+        remedy = f"the run in {run.output_dir} is complete; publish it with: {' '.join(publish_words(run, name))}"
+        raise UserError(*error.problems, remedy) from None
+    print(f"Published {published.url}\nRecorded in {run.output_dir / RECORD}")
+
+
+def publish_words(run: ErasureRun, name: str) -> list[str]:
+    """The command that publishes the run by hand."""
+    private = ["--private"] if run.hub_private_repo else []
+    return ["erase", "publish", str(run.output_dir), "--repo_id", name, *private]
 
 
 def _unlearn(run: UnlearningRun, arguments: Arguments) -> None:

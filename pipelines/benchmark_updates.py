@@ -30,8 +30,10 @@ from torch import Tensor
 from erase import embedded
 from erase.command_line import quieten
 from erase.diffusion.batch import Batch
+from erase.diffusion.conditioning import Conditioning
 from erase.diffusion.denoiser import Denoiser
 from erase.diffusion.losses import NegativeGuidance, TeacherDistillation
+from erase.diffusion.prediction import make_schedule
 from erase.gradients import clear
 from erase.parameters import CrossAttention, Full, LoRA, Parameters
 from erase.protocols import Objective, UpdateRule, UpdateState
@@ -122,17 +124,17 @@ class Bench:
             self.unet.enable_gradient_checkpointing()
         half = (lambda: torch.autocast("cuda", torch.bfloat16)) if setting.precision == "bfloat16" else nullcontext
         betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-        self.denoiser = Denoiser(self.unet, DDPMScheduler(**betas), half)
+        self.denoiser = Denoiser(self.unet, make_schedule(DDPMScheduler(**betas), self.device), half)
         self.retain, self.forget = self._objective(TeacherDistillation()), self._objective(NegativeGuidance())
 
     def _objective(self, loss: TeacherDistillation | NegativeGuidance) -> Objective:
         count, config = self.setting.batch_size, self.unet.config
         size = (count, config.in_channels, config.sample_size, config.sample_size)
         latents, noise, target = (torch.randn(size, device=self.device) for _ in range(3))
-        states = torch.randn(count, self.setting.tokens, config.cross_attention_dim, device=self.device)
+        prompts = Conditioning(torch.randn(count, self.setting.tokens, config.cross_attention_dim, device=self.device))
         times = torch.linspace(0, 999, count, device=self.device).long()
         ones = torch.ones(count, device=self.device)
-        batch = Batch(latents, noise, times, states, None, None, states, ones.bool(), ones, ("",) * count, target)
+        batch = Batch(latents, noise, times, prompts, None, None, prompts, ones.bool(), ones, ("",) * count, target)
 
         def evaluate() -> Iterator[Tensor]:
             yield loss(self.denoiser, batch).mean()

@@ -29,7 +29,7 @@ from erase.evaluation.unlearning.judge import judge, values
 from erase.evaluation.unlearning.outputs import Parts
 from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, table
 from erase.evaluation.unlearning.study_plot import write_plot
-from erase.provenance import describe_environment, write_json, write_text
+from erase.provenance import describe_software, write_json, write_text
 from erase.training.unlearning import train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
 from pipelines.unlearn_class import outputs_of, seconds_of
@@ -99,7 +99,7 @@ class Study:
         except UserError as error:
             judged, made["diverged"] = {}, str(error)
         shutil.rmtree(run.output_dir, ignore_errors=True)
-        return {"values": judged, **made, "environment": describe_environment()}
+        return {"values": judged, **made, "environment": describe_software()}
 
     def retrained(self, run: UnlearningRun, splits: Splits) -> Path:
         with claimed(self.scratch / f"reference-{run.data.name}-{run.forget.name}-{run.seed}"):
@@ -123,7 +123,7 @@ class Study:
         reference = outputs_of(anew, splits)
         found = {name: values(judge(outputs_of(folder, splits), reference, ())) for name, folder in folders.items()}
         found[RETRAIN]["RTE"], found[NOTHING]["RTE"] = seconds_of(anew), 0.0
-        return {**found, "config": dump(run.original), "environment": describe_environment()}
+        return {**found, "config": dump(run.original), "environment": describe_software()}
 
 
 def settings_of(run: UnlearningRun) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from erase.classification.augmentation import Augment, augment
 from erase.randomness import derive, generator
 
 
@@ -125,11 +126,14 @@ class Images:
             digest.update(values.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def draw(self, count: int, seed: int, purpose: str, step: int, normalise: Normalise) -> Batch:
+    def draw(
+        self, count: int, seed: int, purpose: str, step: int, normalise: Normalise, how: Augment = "none"
+    ) -> Batch:
         """The batch of one step: a function of the arguments alone.
 
         All samples follow each other in an order drawn anew for every pass; step s takes places s x count to
-        (s + 1) x count of that endless row. So no sample is seen twice before all were seen once.
+        (s + 1) x count of that endless row. So no sample is seen twice before all were seen once. ``how`` says what
+        is done to each picture, at random, anew in each step.
         """
         if not len(self):
             raise ValueError("there is nothing to draw from")
@@ -137,10 +141,10 @@ class Images:
         first, last = start // size, (stop - 1) // size
         row = [torch.randperm(size, generator=generator(seed, purpose, epoch)) for epoch in range(first, last + 1)]
         places = torch.cat(row)[start - first * size : stop - first * size]
-        index = places.to(self.pixels.device)
+        index, own = places.to(self.pixels.device), derive(seed, purpose, step)
         return Batch(
-            images=normalise(self.pixels[index]),
+            images=normalise(augment(self.pixels[index], how, own)),
             labels=self.labels[index],
             ids=tuple(self.ids[place] for place in places.tolist()),
-            seed=derive(seed, purpose, step),
+            seed=own,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase.classification.augmentation import Augment
 from erase.classification.data import Data, Source
 from erase.classification.forget_sets import FORGET, Classes, Flipped, Forget, Listed, Random
 from erase.classification.images import Images, Normalise
@@ -40,6 +41,8 @@ class Splits:
     normalise: Normalise
     """By mean and standard deviation of ``train``."""
     seed: int
+    augment: Augment = "none"
+    """How pictures are changed at random when they are trained on."""
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each part; ``forget`` is the one that masks, references and results are checked by."""
@@ -94,6 +97,7 @@ def make_splits(
         classes=source.classes,
         normalise=Normalise.of(train.pixels),
         seed=seed,
+        augment=source.augment,
     )
 
 

@@ -161,7 +161,7 @@ class UnlearningTask:
     def _draw(self, name: str, step: int, shard: Shard) -> Batch:
         kept = self.splits.train if self.learn_from == "all" else self.splits.retain
         pool = self.splits.forget if name == "forget" else kept
-        batch = pool.draw(shard.total, self.seed, name, step, self.splits.normalise)
+        batch = pool.draw(shard.total, self.seed, name, step, self.splits.normalise, self.splits.augment)
         return replace(batch, progress=step / max(1, self.total_steps))
 
     def _objective(self, loss: Loss, batch: Batch, shard: Shard, forgetting: bool) -> Objective:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from erase.diffusion.conditioning import Conditioning, look_up
+from erase.diffusion.stacked import Stacked
 from erase.randomness import generator
+
+Part = TypeVar("Part", Tensor, Conditioning)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Noised latents, and the states of the prompts that a loss may look at."""
+    """Noised latents, and what the prompts say that a loss may look at."""
 
     latents: Tensor
-    """``[b, 4, h, w]``, in the scheduler's unit scale."""
+    """``[b, 4, h, w]``, in the schedule's unit scale."""
     noise: Tensor
     """``[b, 4, h, w]`` standard normal."""
     timesteps: Tensor
     """``[b]`` int64, 0 (clean) to 999 (noise)."""
-    prompt: Tensor
-    """``[b, tokens, width]`` states of the prompt that the student is shown."""
-    concept: Tensor | None
-    """``[b, tokens, width]`` states of the prompt that says the concept; forget batches only."""
-    anchor: Tensor | None
-    """``[b, tokens, width]`` states of the anchor's prompt, where the target has one."""
-    baseline: Tensor
-    """``[b, tokens, width]`` states of the same without the concept: of its neutral wording, or of the empty prompt."""
+    prompt: Conditioning
+    """Of the ``b`` prompts that the student is shown."""
+    concept: Conditioning | None
+    """Of the prompts that say the concept; forget batches only."""
+    anchor: Conditioning | None
+    """Of the anchors' prompts, where the targets have one."""
+    baseline: Conditioning
+    """Of the same without the concept: of its neutral wording, or of the empty prompt."""
     shows: Tensor
     """``[b]`` bool, false where the picture was made without the prompt's concept."""
     weight: Tensor
@@ -43,13 +47,18 @@ class Batch:
         """The same batch with its target."""
         return replace(self, target=target)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: value.to(device) if hasattr(value, "to") else value for name, value in moved.items()})
+
 
 @dataclass(frozen=True)
 class Examples:
     """The pool that an objective's batches are drawn from."""
 
-    latents: Tensor
-    """``[n, 4, h, w]``"""
+    latents: Tensor | Stacked
+    """``[n, 4, h, w]``, on the CPU, as large sets lie in files."""
     prompts: tuple[str, ...]
     concepts: tuple[str, ...] | None = None
     """Each example's prompt that says the concept: its own, or the concept alone."""
@@ -65,11 +74,11 @@ class Examples:
         return len(self.prompts)
 
     def texts(self) -> list[str]:
-        """Every prompt that a batch may need the states of."""
+        """Every prompt that a batch may look up."""
         return [*self.prompts, *(self.concepts or ()), *(self.baselines or ()), *(self.anchors or ()), ""]
 
-    def draw(self, count: int, states: dict[str, Tensor], last_timestep: int, *stream: str | int) -> Batch:
-        """``count`` examples; the stream (a seed and names) settles which, their noise and their timesteps.
+    def draw(self, count: int, told: Mapping[str, Conditioning], last_timestep: int, *stream: str | int) -> Batch:
+        """``count`` examples, on the CPU; the stream (a seed and names) settles which, their noise and timesteps.
 
         The timesteps are stratified: one in each of ``count`` equal parts of the schedule.
         """
@@ -80,24 +89,20 @@ class Examples:
         noise = torch.randn(count, *self.latents.shape[1:], generator=rng)
         parts = (torch.arange(count) + torch.rand(count, generator=rng)) / count
         picked = [int(index) for index in chosen]
-        device = self.latents.device
 
-        def stack(texts: tuple[str, ...] | None) -> Tensor | None:
-            return None if texts is None else torch.stack([states[texts[index]] for index in picked])
+        def say(texts: tuple[str, ...]) -> Conditioning:
+            return look_up(told, [texts[index] for index in picked])
 
-        prompt = stack(self.prompts)
-        if prompt is None:
-            raise ValueError("examples need prompts")
         return Batch(
-            latents=self.latents[chosen.to(device)],
-            noise=noise.to(device),
-            timesteps=(parts * last_timestep).long().clamp(max=last_timestep - 1).to(device),
-            prompt=prompt,
-            concept=stack(self.concepts),
-            anchor=stack(self.anchors),
-            baseline=states[""].expand_as(prompt) if (baseline := stack(self.baselines)) is None else baseline,
-            shows=torch.tensor([self.shows[i] if self.shows else True for i in picked], device=device),
-            weight=torch.tensor([self.weights[i] if self.weights else 1.0 for i in picked], device=device),
+            latents=self.latents[chosen],
+            noise=noise,
+            timesteps=(parts * last_timestep).long().clamp(max=last_timestep - 1),
+            prompt=say(self.prompts),
+            concept=None if self.concepts is None else say(self.concepts),
+            anchor=None if self.anchors is None else say(self.anchors),
+            baseline=told[""].expand(count) if self.baselines is None else say(self.baselines),
+            shows=torch.tensor([self.shows[i] if self.shows else True for i in picked]),
+            weight=torch.tensor([self.weights[i] if self.weights else 1.0 for i in picked]),
             texts=tuple(self.prompts[index] for index in picked),
         )
 
@@ -112,14 +117,14 @@ def joined(parts: Sequence[Examples]) -> Examples:
             raise ValueError(f"{len(given)} of {len(parts)} parts have {name}")
         return tuple(item for value in given for item in value) if given else None
 
-    latents = torch.cat([part.latents for part in parts])
+    latents = Stacked([part.latents for part in parts])
     return Examples(latents, **{f.name: together(f.name) for f in fields(Examples) if f.name != "latents"})  # type: ignore[arg-type]
 
 
 def split(batch: Batch, start: int, stop: int) -> Batch:
     """The examples from ``start`` to ``stop``."""
 
-    def cut(value: Tensor | None) -> Tensor | None:
+    def cut(value: Part | None) -> Part | None:
         return None if value is None else value[start:stop]
 
     return Batch(

@@ -42,5 +42,6 @@ def captioned_images(folder: Path, pipeline: Any, batch_size: int = 16) -> Examp
         except OSError as error:
             raise UserError(f"retain.images: an image of {folder} cannot be read: {error}; remove it") from None
         pixels = processor.preprocess([image.convert("RGB") for image in rows["image"]], height=size, width=size)
-        latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor)
+        encoded = vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor
+        latents.append(encoded.cpu())
     return Examples(torch.cat(latents), tuple(captions))

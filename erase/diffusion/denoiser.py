@@ -7,38 +7,50 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+
+from erase.diffusion.conditioning import Conditioning
+from erase.diffusion.prediction import Schedule, make_schedule
+from erase.errors import UserError
+
+Autocast = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Predicts noise (epsilon) or velocity (v), as the schedule says, in float32."""
+    """Predicts noise, velocity or flow, as its schedule says, in float32."""
 
     unet: UNet2DConditionModel
-    scheduler: Any
-    """A diffusers scheduler: its ``alphas_cumprod`` and ``prediction_type`` are used, no sampling steps."""
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    schedule: Schedule
+    autocast: Autocast = nullcontext
 
-    def __call__(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
-        """``[b, 4, h, w]`` latents at ``[b]`` timesteps, given ``[b, tokens, width]`` prompt states."""
+    def __call__(self, noisy: Tensor, timesteps: Tensor, prompt: Conditioning) -> Tensor:
+        """``[b, 4, h, w]`` latents at ``[b]`` timesteps, given what ``b`` prompts say."""
         with self.autocast():
-            return self.unet(noisy, timesteps, states).sample.float()
+            return self.unet(noisy, timesteps, prompt.states, **prompt.arguments()).sample.float()
 
     def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise."""
-        return self.scheduler.add_noise(latents, noise, timesteps)
+        """x_t, the schedule's mixture of latents and noise."""
+        return self.schedule.noisy(latents, noise, timesteps)
 
     def truth(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What a perfect denoiser would predict for this x_t: the noise, or the velocity."""
-        if self.scheduler.config.prediction_type == "v_prediction":
-            return self.scheduler.get_velocity(latents, noise, timesteps)
-        return noise
+        """What a perfect denoiser would predict for this x_t, in the model's own kind of prediction."""
+        return self.schedule.truth(latents, noise, timesteps)
 
     def of(self, unet: UNet2DConditionModel) -> Denoiser:
         """The same schedule with another UNet."""
         return replace(self, unet=unet)
+
+
+def make_denoiser(pipeline: Any, autocast: Autocast = nullcontext) -> Denoiser:
+    """The pipeline's UNet on its schedule; one that needs to be told more than its prompts is refused."""
+    if pipeline.unet.config.time_cond_proj_dim is not None:
+        raise UserError(
+            "model: its UNet takes the guidance scale as an input (time_cond_proj_dim), as one distilled into few "
+            "steps does, which cannot be trained here; erase from the model that it was distilled from"
+        )
+    return Denoiser(pipeline.unet, make_schedule(pipeline.scheduler, pipeline.unet.device), autocast)
 
 
 class EvaluationCounter:
@@ -58,18 +70,3 @@ class EvaluationCounter:
 
     def _add(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self.count += len(arguments[0])
-
-
-@torch.no_grad()
-def encode_prompts(pipeline: Any, prompts: list[str], batch_size: int = 64) -> dict[str, Tensor]:
-    """Each distinct prompt's hidden states, ``[tokens, width]``."""
-    distinct = list(dict.fromkeys(prompts))
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    states: dict[str, Tensor] = {}
-    for start in range(0, len(distinct), batch_size):
-        chunk = distinct[start : start + batch_size]
-        ids = tokenizer(
-            chunk, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-        ).input_ids
-        states.update(zip(chunk, encoder(ids.to(encoder.device))[0].float(), strict=True))
-    return states

@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 
+from erase.diffusion.pipelines import INDEX as INDEX
 from erase.diffusion.pipelines import check_pipeline
 from erase.errors import UserError, refuse
 
@@ -17,7 +18,6 @@ LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)
 """Where the parts of a Stable Diffusion pipeline come from; the safety checker from `stable_diffusion`."""
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 """Endings of files that can run code when they are read."""
-INDEX = "model_index.json"
 SHOWN = 3
 NOT_RUN = "code of a model's own is not run; give a model of the libraries' classes"
 

@@ -1,9 +1,8 @@
-"""Loads the base and makes what training draws from: latents of its own, and the prompts' states."""
+"""Loads the base and makes what training draws from: latents of its own, and what the prompts say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from torch import Tensor
 from erase.diffusion.batch import Examples, joined
 from erase.diffusion.captioned_images import captioned_images
 from erase.diffusion.concepts import LatentSettings
-from erase.diffusion.denoiser import encode_prompts
+from erase.diffusion.conditioning import Conditioning, encode_prompts
+from erase.diffusion.denoiser import make_denoiser
 from erase.diffusion.latents import LatentRequest, cached_latents, spread
-from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words
+from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words, weighted_parts
 from erase.diffusion.prompts import TargetPrompts, names
 from erase.diffusion.settings import ErasureSettings, Plan
 from erase.errors import refuse
@@ -41,7 +41,8 @@ class Prepared:
 
     forget: Examples
     retain: Examples
-    states: dict[str, Tensor]
+    told: dict[str, Conditioning]
+    """What the model is told for each prompt of the two."""
     latent_evaluations: int
     """Denoiser evaluations that making the latents took, now or when they were cached."""
     prompt_hashes: dict[str, str]
@@ -49,15 +50,18 @@ class Prepared:
 
 
 def load_base(settings: ErasureSettings, plan: Plan, device: torch.device) -> Base:
-    """The checked base on the device; a prompt with a word it does not know is refused."""
+    """The checked base on the device; a prompt with a word it does not know is refused, and what cannot be trained."""
     folder = find_pipeline(settings.model, settings.revision)
     pipeline = load_pipeline(folder)
+    make_denoiser(pipeline)
     refuse(
         f"{key}: {prompt!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
         for key, prompts in keyed_prompts(plan).items()
         for prompt in unknown_words(pipeline, prompts)
     )
-    return Base(pipeline.to(device), folder, hash_folder(folder))
+    for part in weighted_parts(pipeline).values():
+        part.to(device)
+    return Base(pipeline, folder, hash_folder(folder))
 
 
 def keyed_prompts(plan: Plan) -> dict[str, list[str]]:
@@ -72,30 +76,22 @@ def keyed_prompts(plan: Plan) -> dict[str, list[str]]:
     return keyed
 
 
-def prepare(
-    base: Base,
-    settings: ErasureSettings,
-    plan: Plan,
-    seed: int,
-    quiet: bool = False,
-    in_turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Prepared:
-    """Makes or reads the latents and encodes the prompts; ``in_turn`` lets one process make the cache first."""
+def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet: bool = False) -> Prepared:
+    """Makes or reads the latents and encodes the prompts; processes that do this at a time share the making."""
     pool = _Pool(base, settings.latents, seed, quiet)
-    with in_turn():
-        forget = _forget_examples(pool, plan.targets)
-        if settings.retain.images is not None and settings.retain_loss.needs_images:
-            words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
-            retain = read_images(settings.retain.images, base.pipeline, words)
-        else:
-            prompts = spread(plan.retain, settings.latents.retain, seed)
-            retain = Examples(pool.latents(prompts, seed), prompts)
-            if settings.retain.empty_prompt:
-                retain = joined([retain, _empty_prompts(forget, max(1, round(len(retain) / EMPTY_SHARE)), seed)])
+    forget = _forget_examples(pool, plan.targets)
+    if settings.retain.images is not None and settings.retain_loss.needs_images:
+        words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
+        retain = read_images(settings.retain.images, base.pipeline, words)
+    else:
+        prompts = spread(plan.retain, settings.latents.retain, seed)
+        retain = Examples(pool.latents(prompts, seed), prompts)
+        if settings.retain.empty_prompt:
+            retain = joined([retain, _empty_prompts(forget, max(1, round(len(retain) / EMPTY_SHARE)), seed)])
     return Prepared(
         forget=forget,
         retain=retain,
-        states=encode_prompts(base.pipeline, [*forget.texts(), *retain.texts()]),
+        told=encode_prompts(base.pipeline, [*forget.texts(), *retain.texts()]),
         latent_evaluations=sum(pool.spent),
         prompt_hashes={
             "forget": hash_json([target.prompts for target in plan.targets]),
@@ -131,7 +127,7 @@ class _Pool:
     """Denoiser evaluations of each request so far."""
 
     def latents(self, prompts: tuple[str, ...], seed: int) -> Tensor:
-        """``[n, 4, h, w]`` latents of the prompts, on the base's device."""
+        """``[n, 4, h, w]`` latents of the prompts, mapped from the cache."""
         request = LatentRequest(
             base=self.base.hash,
             prompts=prompts,
@@ -142,7 +138,7 @@ class _Pool:
         )
         made = cached_latents(self.base.pipeline, request, self.settings, self.quiet)
         self.spent.append(made.evaluations)
-        return made.tensor.to(self.base.pipeline.device)
+        return made.tensor
 
 
 def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:

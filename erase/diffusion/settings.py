@@ -27,7 +27,7 @@ class ErasureSettings:
     """What to erase from which model, and by which losses."""
 
     model: str = embedded.NAME
-    """`shapes` (embedded), a diffusers folder, or a Hub id"""
+    """`shapes` (embedded), or a diffusers folder or Hub id of Stable Diffusion 1.x, 2.x or SDXL"""
     revision: str | None = None
     """branch, tag or commit of a Hub id"""
     vocabulary: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from erase.diffusion.batch import Batch, Examples, split
 from erase.diffusion.blocks import block_of
-from erase.diffusion.denoiser import Denoiser, EvaluationCounter
+from erase.diffusion.conditioning import Conditioning
+from erase.diffusion.denoiser import Autocast, EvaluationCounter, make_denoiser
 from erase.diffusion.losses import ForgetLoss, RetainLoss
 from erase.errors import UserError
 from erase.parameters import LoRA, Parameters, frozen_reference
@@ -29,17 +30,17 @@ class ErasureTask:
         parameters: Parameters,
         losses: tuple[ForgetLoss, RetainLoss],
         examples: tuple[Examples, Examples],
-        states: dict[str, Tensor],
+        told: Mapping[str, Conditioning],
         *,
         forget_weight: float = 1.0,
         seed: int = 0,
         gradient_checkpointing: bool = False,
-        autocast: Callable[[], Any] | None = None,
+        autocast: Autocast = nullcontext,
     ) -> None:
         self.pipeline, self.parameters, self.seed, self.forget_weight = pipeline, parameters, seed, forget_weight
         self.forget_loss, self.retain_loss = losses
         self.forget, self.retain = examples
-        self.states = states
+        self.told = told
         unet = pipeline.unet
         needs_reference = self.forget_loss.needs_reference or self.retain_loss.needs_reference
         copies = needs_reference and not isinstance(parameters, LoRA)
@@ -51,7 +52,7 @@ class ErasureTask:
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
             unet.train()
-        self.denoiser = Denoiser(unet, pipeline.scheduler, **({"autocast": autocast} if autocast else {}))
+        self.denoiser = make_denoiser(pipeline, autocast)
         self.counter = EvaluationCounter()
 
     @property
@@ -94,16 +95,15 @@ class ErasureTask:
         if not isinstance(self.parameters, LoRA):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
             return
-        from diffusers.utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+        layers = get_peft_model_state_dict(unet)
         config = {"unet_lora_adapter_metadata": unet.peft_config["default"].to_dict()}
         type(self.pipeline).save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True, **config)
 
     def _draw(self, name: str, pool: Examples, step: int, shard: Shard) -> Batch:
-        last = self.pipeline.scheduler.config.num_train_timesteps
-        return pool.draw(shard.total, self.states, last, self.seed, name, step)
+        batch = pool.draw(shard.total, self.told, self.denoiser.schedule.steps, self.seed, name, step)
+        return batch.to(next(self.denoiser.unet.parameters()).device)
 
     def _objective(self, loss: ForgetLoss | RetainLoss, batch: Batch, weight: float, shard: Shard) -> Objective:
         micro = [self._with_target(loss, split(batch, *span)) for span in shard.spans()]

@@ -21,7 +21,7 @@ from erase.evaluation.audit import measure
 from erase.evaluation.audit_settings import SHAPES_DEFAULTS, Audit, plan_audit
 from erase.evaluation.metrics import ClipScore, ConceptClassifier
 from erase.parameters import LoRA
-from erase.provenance import describe_environment, hash_folder, write_json
+from erase.provenance import describe_software, hash_folder, write_json
 from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.step_log import read_log
 
@@ -104,7 +104,7 @@ class TrialStore:
             **dict(trial.labels),
             **outcome(trial, run, self.scratch),
             "config": tree | {"output_dir": "runs/trial"},
-            "environment": {key: value for key, value in describe_environment().items() if key != "command"},
+            "environment": describe_software(),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"{trial.name}.json", made)

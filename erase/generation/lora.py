@@ -8,13 +8,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from erase.diffusion.foreign import PICKLES
+from erase.diffusion.pipelines import text_encoders
 from erase.errors import UserError
 from erase.generation.unet_weights import is_unet_tensor, read_names
 
 NAME = "pytorch_lora_weights.safetensors"
 """What diffusers calls the file in a folder."""
 ADAPTER = "erased"
-PARTS = ("unet", "text_encoder")
 
 
 def find_lora(path: Path) -> Path:
@@ -74,23 +74,28 @@ def fold_lora(pipeline: Any, file: Path) -> None:
             f"lora: {file} does not fit the model: it has {given} tensors, {loaded} have a place in it{shown}; "
             "give the model that it was trained on"
         )
-    pipeline.fuse_lora(components=[part for part in PARTS if getattr(getattr(pipeline, part), "peft_config", None)])
+    parts = _adaptable(pipeline)
+    pipeline.fuse_lora(components=[name for name, part in parts.items() if getattr(part, "peft_config", None)])
     pipeline.unload_lora_weights()
-    for part in PARTS:
-        getattr(pipeline, part).requires_grad_(False).eval()
+    for part in parts.values():
+        part.requires_grad_(False).eval()
+
+
+def _adaptable(pipeline: Any) -> dict[str, Any]:
+    """The parts that a LoRA may change, by name."""
+    return {"unet": pipeline.unet, **text_encoders(pipeline)}
 
 
 def _loaded(pipeline: Any) -> int:
     """Tensors of LoRA layers that the pipeline has now; a layer that the file fills by half counts whole."""
-    return sum("lora_" in name for part in PARTS for name, _ in getattr(pipeline, part).named_parameters())
+    return sum("lora_" in name for part in _adaptable(pipeline).values() for name, _ in part.named_parameters())
 
 
 def _unknown_layers(pipeline: Any, names: list[str]) -> list[str]:
     """Tensors of the file whose layer the pipeline lacks."""
-    layers = {f"{part}.{name}".replace(".base_layer", "") for part in PARTS for name in layer_names(pipeline, part)}
+    layers = {
+        f"{name}.{layer}".replace(".base_layer", "")
+        for name, part in _adaptable(pipeline).items()
+        for layer, _ in part.named_modules()
+    }
     return [name for name in names if name.split(".lora")[0] not in layers]
-
-
-def layer_names(pipeline: Any, part: str) -> list[str]:
-    """The names of a part's modules."""
-    return [name for name, _ in getattr(pipeline, part).named_modules()]

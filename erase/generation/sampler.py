@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from erase.diffusion.pipelines import load_pipeline, unknown_words
+from erase.diffusion.conditioning import Conditioning, no_prompt
+from erase.diffusion.pipelines import load_pipeline, unknown_words, weighted_parts
 from erase.errors import UserError, refuse
 from erase.generation.embeddings import PromptEmbeddings
 from erase.generation.plan import Ask
@@ -42,11 +43,10 @@ class PipelineSampler:
     def __call__(self, batch: Sequence[Ask]) -> NDArray[np.uint8]:
         """``[b, h, w, 3]``; a picture that is not finite is refused, where diffusers would draw it black."""
         look, guided = batch[0].look, batch[0].look.guidance_scale > 1
-        states = self.embeddings([ask.row.prompt for ask in batch])
-        empty = self.embeddings([""]).expand_as(states) if guided else None
+        prompts = self.embeddings([ask.row.prompt for ask in batch])
+        away = no_prompt(self.pipeline, self.embeddings([""])).expand(len(batch)) if guided else None
         pictures = self.pipeline(
-            prompt_embeds=states,
-            negative_prompt_embeds=empty,
+            **embeds(prompts, away),
             num_inference_steps=look.steps,
             guidance_scale=look.guidance_scale,
             width=look.width,
@@ -62,6 +62,14 @@ class PipelineSampler:
             if not good
         )
         return (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def embeds(prompts: Conditioning, away: Conditioning | None) -> dict[str, Any]:
+    """A pipeline's arguments for prompts, and for what guidance pushes away from; sizes it works out itself."""
+    given: dict[str, Any] = {"prompt_embeds": prompts.states}
+    if prompts.pooled is not None:
+        given["pooled_prompt_embeds"] = prompts.pooled
+    return given if away is None else {**given, **{f"negative_{key}": part for key, part in embeds(away, None).items()}}
 
 
 def free_memory() -> None:
@@ -86,7 +94,7 @@ def load_sampler(
         )
     if generation.lora:
         put_weights(pipeline, generation.lora)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    for part in weighted_parts(pipeline).values():
         torch.nn.Module.to(
             part, getattr(torch, generation.dtype)
         )  # diffusers' own warns of layers to be left out: none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from erase.parameters.reference import frozen_reference
 from erase.parameters.selection import CrossAttention, CrossAttentionKV, Full, LoRA, NotCrossAttention, Trainable
+from erase.parameters.storage import store_frozen
 
 Parameters = Full | CrossAttention | CrossAttentionKV | NotCrossAttention | LoRA
 PARAMETERS: dict[str, type[Parameters]] = {
@@ -24,4 +25,5 @@ __all__ = [
     "Parameters",
     "Trainable",
     "frozen_reference",
+    "store_frozen",
 ]

@@ -10,24 +10,28 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from erase.sharded import shard_like
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def frozen_reference(model: Model, has_adapter: bool) -> Callable[[], AbstractContextManager[Model]]:
     """A way to enter the model as it was before training, without gradients.
 
-    With an adapter no memory is spent; otherwise the model is copied, now.
+    With an adapter no memory is spent; otherwise the model is copied, now. The copy is cut up as the model is, once
+    that is.
     """
     if has_adapter:
         return lambda: _adapter_off(model)
     duplicate = copy.deepcopy(model).requires_grad_(False).eval()
-    return lambda: _without_gradients(duplicate)
+    return lambda: _without_gradients(model, duplicate)
 
 
 @contextmanager
-def _without_gradients(model: Model) -> Iterator[Model]:
+def _without_gradients(model: Model, duplicate: Model) -> Iterator[Model]:
+    shard_like(model, duplicate)
     with torch.no_grad():
-        yield model
+        yield duplicate
 
 
 @contextmanager

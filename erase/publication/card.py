@@ -109,14 +109,14 @@ def card_data(repo_id: str, base: BaseModel, adapter: bool, evidence: Evidence |
 def snippet(repo_id: str, base: BaseModel, adapter: bool, prompt: str) -> str:
     """Python that draws a picture with the published model."""
     if not adapter:
-        lines = ["from diffusers import StableDiffusionPipeline", ""]
-        lines.append(f"pipeline = StableDiffusionPipeline.from_pretrained({repo_id!r})")
+        lines = ["from diffusers import DiffusionPipeline", ""]
+        lines.append(f"pipeline = DiffusionPipeline.from_pretrained({repo_id!r})")
     elif base.is_embedded:
         lines = ["import erase", "", f"pipeline = erase.load({repo_id!r}, base={embedded.NAME!r})"]
     else:
         revision = f", revision={base.revision!r}" if base.hub_id and base.revision else ""
-        lines = ["from diffusers import StableDiffusionPipeline", ""]
-        lines.append(f"pipeline = StableDiffusionPipeline.from_pretrained({base.name!r}{revision})")
+        lines = ["from diffusers import DiffusionPipeline", ""]
+        lines.append(f"pipeline = DiffusionPipeline.from_pretrained({base.name!r}{revision})")
         lines.append(f"pipeline.load_lora_weights({repo_id!r})")
     sampling = ", num_inference_steps=15, guidance_scale=4.0" if base.is_embedded else ""
     return "\n".join([*lines, f"image = pipeline({prompt!r}{sampling}).images[0]", 'image.save("picture.png")'])

@@ -9,7 +9,7 @@ import torch
 
 from erase import embedded
 from erase.diffusion.foreign import check_foreign, check_pickles
-from erase.diffusion.pipelines import WEIGHT_FOLDERS, find_pipeline, load_pipeline
+from erase.diffusion.pipelines import find_pipeline, load_pipeline, weighted_parts
 from erase.errors import UserError
 from erase.generation.weights import find_weights, put_weights
 
@@ -22,7 +22,7 @@ def load(
     *,
     base_revision: str | None = None,
 ) -> Any:
-    """The erased model as a ``StableDiffusionPipeline`` in float32, as ``from_pretrained`` would give it.
+    """The erased model as diffusers' own pipeline in float32, as ``from_pretrained`` would give it.
 
     Args:
         path: a diffusers folder; weights for the ``base``, a *.safetensors file or a folder with one: LoRA in
@@ -45,10 +45,8 @@ def load(
     else:
         pipeline = load_whole(os.fspath(base), base_revision, "base_revision")
         put_weights(pipeline, weights)
-    for part in WEIGHT_FOLDERS:
-        getattr(pipeline, part).requires_grad_(
-            True
-        )  # as from_pretrained: torch's kernels for frozen weights round apart
+    for part in weighted_parts(pipeline).values():
+        part.requires_grad_(True)  # as from_pretrained: torch's kernels for frozen weights round apart
     return pipeline if device is None else pipeline.to(device)
 
 

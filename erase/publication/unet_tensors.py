@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erase.diffusion.pipelines import load_pipeline
+from erase.diffusion.pipelines import load_pipeline, weighted_parts
 from erase.errors import UserError
 from erase.generation.lora import fold_lora
 from erase.generation.unet_weights import TENSORS
@@ -54,7 +54,8 @@ def _both(run: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         fold_lora(base, run.adapter)
         return before, base.unet.state_dict()
     erased = load_pipeline(run.folder)
-    moved = [part for part in ("vae", "text_encoder") if not _alike(getattr(base, part), getattr(erased, part))]
+    others = [part for part in weighted_parts(base) if part != "unet"]
+    moved = [part for part in others if not _alike(getattr(base, part), getattr(erased, part))]
     after: dict[str, Tensor] = erased.unet.state_dict()
     if moved or before.keys() != after.keys():
         raise UserError(

@@ -18,12 +18,15 @@ from erase.config import differences
 from erase.errors import UserError
 from erase.protocols import UpdateState
 from erase.provenance import new_folder, write_json
+from erase.sharded import entire, own_rows
 from erase.training.cost import Cost
+from erase.training.loss_scale import LossScale
 from erase.training.settings import FREE_ON_RESUME
 
 PREFIX = "checkpoint-"
 STATE_KEYS = {"update", "cost", "schedule", "rates", "plain", "identity"}
-WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, OPTIMIZER, AVERAGE = "trainable.safetensors", "optimizer.safetensors", "average.safetensors"
+STATE = "state.json"
 
 
 def save_checkpoint(
@@ -34,29 +37,31 @@ def save_checkpoint(
     state: UpdateState,
     cost: Cost,
     identity: Mapping[str, Any],
+    *,
+    average: Any = None,
+    scale: LossScale | None = None,
+    writes: bool = True,
 ) -> None:
     """Writes a checkpoint beside the older ones: parameters and buffers that steps change, by name, and the rest.
 
-    ``identity`` is what a run that resumes must share.
+    ``identity`` is what a run that resumes must share. Where processes hold rows of parameters all must call this, to
+    put them together; one of them ``writes``.
     """
-    moments, plain = {}, {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                moments[f"{index}.{key}"] = value.detach().contiguous()
-            elif value is not None:
-                plain[f"{index}.{key}"] = value
+    tensors, plain = _gathered(trained, optimizer, average)
+    if not writes:
+        return
     schedule = {
         k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float | list) and k != "lr_lambdas"
     }
+    content: dict[str, Any] = {"update": asdict(state), "cost": asdict(cost), "schedule": schedule}
+    content |= {"rates": [group["lr"] for group in optimizer.param_groups], "plain": plain, "identity": identity}
+    content |= {"loss_scale": asdict(scale)} if scale else {}
+    content |= {"average_steps": average.optimization_step} if average else {}
     try:
         with new_folder(folder) as temporary:
-            weights = {name: p.detach().contiguous() for name, p in trained.items()}
-            save_file(weights, temporary / WEIGHTS)
-            save_file(moments, temporary / OPTIMIZER)
-            rates = [group["lr"] for group in optimizer.param_groups]
-            content = {"update": asdict(state), "cost": asdict(cost), "schedule": schedule, "rates": rates}
-            write_json(temporary / STATE, content | {"plain": plain, "identity": identity})
+            for name, part in tensors.items():
+                save_file(part, temporary / name)
+            write_json(temporary / STATE, content)
     except (OSError, SafetensorError) as error:
         kept = latest(folder.parent)
         remains = f"{kept} is whole" if kept else "there is no earlier one"
@@ -65,36 +70,77 @@ def save_checkpoint(
         ) from None
 
 
+def _gathered(
+    trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, average: Any
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors of each file, whole, and the optimizer's plain values."""
+    parameters = _parameters(optimizer)
+    moments, plain = dict[str, Tensor](), dict[str, Any]()
+    for index, values in optimizer.state_dict()["state"].items():
+        inner = [pair for value in values.values() if isinstance(value, dict) for pair in value.items()]
+        for key, value in [*values.items(), *inner]:  # bitsandbytes keeps its own in a dict
+            if isinstance(value, Tensor):
+                moments[f"{index}.{key}"] = entire(value.detach(), parameters[index]).contiguous()
+            elif value is not None and not isinstance(value, dict):
+                plain[f"{index}.{key}"] = value
+    shared = {value.data_ptr() for value in moments.values()}
+    if len(shared) < len(moments):  # as bitsandbytes' tables are; safetensors writes no tensor twice
+        moments = {key: value.clone() for key, value in moments.items()}
+    tensors = {WEIGHTS: {name: entire(p.detach(), p).contiguous() for name, p in trained.items()}, OPTIMIZER: moments}
+    if average:
+        pairs = zip(average.shadow_params, parameters, strict=True)
+        tensors[AVERAGE] = {str(index): entire(shadow, p).contiguous() for index, (shadow, p) in enumerate(pairs)}
+    return tensors, plain
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def restore_checkpoint(
     folder: Path,
     trained: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     identity: Mapping[str, Any],
+    *,
+    average: Any = None,
+    scale: LossScale | None = None,
 ) -> tuple[UpdateState, Cost]:
     """Puts weights, optimizer and schedule back, bit for bit; a checkpoint of another run is refused."""
     content = read_state(folder)
     check_identity(folder, content["identity"], identity)
-    try:
-        weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"resume_from_checkpoint: {folder} is damaged: {error}") from None
+    weights, moments = (_load(folder / name) for name in (WEIGHTS, OPTIMIZER))
     if set(weights) != set(trained):
         odd = sorted(set(weights) ^ set(trained))[0]
         raise UserError(f"resume_from_checkpoint: {folder} holds other parameters than this run trains, such as {odd}")
     with torch.no_grad():
         for name, p in trained.items():
-            p.copy_(weights[name])
-    state: dict[int, dict[str, Any]] = {}
+            p.copy_(own_rows(weights[name], p))
+    state, parameters = dict[int, dict[str, Any]](), _parameters(optimizer)
     for key, value in [*moments.items(), *content["plain"].items()]:
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        part = own_rows(value, parameters[int(index)]) if isinstance(value, Tensor) else value
+        state.setdefault(int(index), {})[name] = part
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     lambdas = {"lr_lambdas": scheduler.state_dict()["lr_lambdas"]}
     scheduler.load_state_dict(content["schedule"] | lambdas)
     for group, rate in zip(optimizer.param_groups, content["rates"], strict=True):
         group["lr"] = rate
+    if average:
+        stored, average.optimization_step = _load(folder / AVERAGE), content["average_steps"]
+        for index, (shadow, p) in enumerate(zip(average.shadow_params, parameters, strict=True)):
+            shadow.copy_(own_rows(stored[str(index)], p))
+    if scale:
+        scale.__dict__.update(content["loss_scale"])
     return UpdateState(**content["update"]), Cost(**content["cost"])
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"resume_from_checkpoint: {file.parent} is damaged: {error}") from None
 
 
 def read_state(folder: Path) -> dict[str, Any]:

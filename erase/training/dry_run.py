@@ -6,10 +6,8 @@ import torch
 
 from erase.diffusion.prepare import load_base
 from erase.diffusion.settings import Plan
-from erase.parameters import LoRA
 from erase.training.erasure import ErasureRun
-
-GIB = 2**30
+from erase.training.memory import bytes_of, estimate_memory
 
 
 def dry_run(run: ErasureRun, plan: Plan) -> str:
@@ -17,6 +15,10 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
     base = load_base(run, plan, torch.device("cpu"))
     unet = base.pipeline.unet
     before = sum(p.numel() for p in unet.parameters())
+    parts = [part for part in base.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    others = sum(bytes_of(part.parameters()) for part in parts if part is not unet)
+    tokens = base.pipeline.tokenizer.model_max_length
+    memory = estimate_memory(run, lambda: type(unet).from_config(unet.config), others, tokens)
     trainable = run.parameters.select(unet)
     count = sum(p.numel() for p in trainable.values())
     shown = [f"  {name}  {tuple(p.shape)}" for name, p in list(trainable.items())[:8]]
@@ -34,14 +36,7 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
             f"steps: {run.max_train_steps}, each of {examples} + {examples} examples a process",
             f"latents: {run.latents.forget} of targets + {run.latents.neutral} without them + {latents} to keep, "
             f"{run.latents.steps} steps each",
-            f"memory of weights, gradients and optimizer: {weight_memory(run, before, count) / GIB:.2f} GiB, "
-            "activations not counted",
+            f"attention: {', '.join(sorted({type(p).__name__ for p in unet.attn_processors.values()}))}",
+            memory.describe(),
         ]
     )
-
-
-def weight_memory(run: ErasureRun, parameters: int, trainable: int) -> int:
-    """Bytes in float32: the UNet, its frozen copy, gradient, moments and what the update rule holds."""
-    copies = 1 if isinstance(run.parameters, LoRA) else 2
-    moments = {"sgd": 1}.get(run.optimizer, 2)
-    return 4 * (copies * parameters + (1 + moments + run.update.buffers) * trainable)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import release_memory
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
@@ -19,9 +20,12 @@ from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
 from erase.errors import UserError, collect, refuse
-from erase.parameters import LoRA
+from erase.parameters import LoRA, store_frozen
 from erase.provenance import check_writable
+from erase.sharded import make_whole
 from erase.training.launch import (
+    PRECISIONS,
+    autocast,
     check_training,
     describe_training,
     end_training,
@@ -30,6 +34,7 @@ from erase.training.launch import (
 )
 from erase.training.output import write_result
 from erase.training.settings import TrainingSettings
+from erase.training.sharding import shard_task, sharding_is_on
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -40,6 +45,12 @@ class ErasureRun(TrainingSettings, ErasureSettings):
     """the domain"""
     save_merged: bool = False
     """after a LoRA run, also write the merged pipeline to `merged/`"""
+    push_to_hub: bool = False
+    """publish the result with its card when it is done; the right to write is checked before training starts"""
+    hub_model_id: str | None = None
+    """the repository on the Hub, OWNER/NAME; made if absent"""
+    hub_private_repo: bool = False
+    """a repository that is made is private"""
 
 
 @plain_dataclass(frozen=True)
@@ -73,6 +84,10 @@ def check_run(run: ErasureRun) -> Plan:
     check_training(run, problems)
     if run.save_merged and not isinstance(run.parameters, LoRA):
         problems.append(f"save_merged: {run.parameters.name} has no adapter to merge; it belongs to parameters lora")
+    if run.push_to_hub and run.hub_model_id is None:
+        problems.append("hub_model_id: must be given with push_to_hub, as OWNER/NAME")
+    if not run.push_to_hub and (run.hub_model_id is not None or run.hub_private_repo):
+        problems.append("hub_model_id, hub_private_repo: do nothing without push_to_hub; add push_to_hub: true")
     refuse(problems)
     if plan is None:
         raise UserError("the run has no plan")
@@ -100,11 +115,12 @@ def erase_concepts(run: ErasureRun) -> Counts:
     base = load_base(run, plan, accelerator.device)
     with torch.device("meta"):
         run.parameters.select(type(base.pipeline.unet).from_config(base.pipeline.unet.config))
-    prepared = prepare(base, run, plan, run.seed, not main, accelerator.main_process_first)
+    prepared = prepare(base, run, plan, run.seed, not main)
     task = make_task(run, base, prepared, accelerator)
     training = start_training(run, task, accelerator, {"base": base.hash, "prompts": prepared.prompt_hashes})
     before = time.monotonic() - started
     cost = training.train()
+    make_whole(base.pipeline.unet, keep=main)
     counts = Counts(
         cost.gradient_evaluations, prepared.latent_evaluations, cost.model_evaluations, before + cost.seconds
     )
@@ -118,18 +134,30 @@ def erase_concepts(run: ErasureRun) -> Counts:
 
 
 def make_task(run: ErasureRun, base: Base, prepared: Prepared, accelerator: Accelerator) -> ErasureTask:
-    """The erasure as the loop sees it."""
-    return ErasureTask(
+    """The erasure as the loop sees it; of the pipeline, what trains alone stays on the device."""
+    unet = base.pipeline.unet
+    for part in base.pipeline.components.values():
+        if isinstance(part, torch.nn.Module) and (part is not unet or sharding_is_on()):
+            part.to("cpu")  # a UNet that is cut up, and its copy, go to the device in parts
+    release_memory()
+    task = ErasureTask(
         base.pipeline,
         run.parameters,
         (run.forget_loss, run.retain_loss),
         (prepared.forget, prepared.retain),
-        prepared.states,
+        prepared.told,
         forget_weight=run.forget_weight,
         seed=run.seed,
         gradient_checkpointing=run.gradient_checkpointing,
-        autocast=lambda: torch.autocast(accelerator.device.type, torch.bfloat16, run.mixed_precision == "bf16"),
+        autocast=lambda: autocast(run, accelerator.device),
     )
+    if isinstance(run.parameters, LoRA) and run.mixed_precision != "no":
+        store_frozen(unet, PRECISIONS[run.mixed_precision])
+    if sharding_is_on():
+        shard_task(task, unet)
+    if run.compile:
+        unet.forward = torch.compile(unet.forward)
+    return task
 
 
 def describe(

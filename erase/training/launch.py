@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
@@ -16,8 +17,11 @@ from erase.protocols import Task
 from erase.provenance import describe_environment, hash_json
 from erase.training.checkpoint import check_identity, find_checkpoint, read_state
 from erase.training.loop import TrainingRun
+from erase.training.optimization import check_8bit
 from erase.training.output import check_output, open_output
 from erase.training.settings import TrainingSettings
+from erase.training.sharding import sharding_is_on, sharding_problems
+from erase.updates import LUR
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -26,8 +30,29 @@ def check_training(run: TrainingSettings, problems: list[str]) -> None:
     collect(problems, lambda: check_tracker(run.report_to))
     if run.lr_warmup_steps and run.lr_scheduler == "constant":
         problems.append("lr_warmup_steps: lr_scheduler constant has none; choose constant_with_warmup, or leave it 0")
+    if run.optimizer == "adamw8bit":
+        collect(problems, check_8bit)
+    problems += [*precision_problems(run), *(sharding_problems(run) if sharding_is_on() else ())]
     if run.resume_from_checkpoint:
         collect(problems, lambda: check_resume(run))
+
+
+def precision_problems(run: TrainingSettings) -> Iterator[str]:
+    """What of speed and precision second derivatives cannot be had with."""
+    if not isinstance(run.update, LUR) or run.update.mode != "exact":
+        return
+    if run.mixed_precision == "fp16":
+        yield "mixed_precision: fp16 scales losses, not the second derivatives of update.mode exact; use bf16 or no"
+    if run.compile:
+        yield "compile: a compiled model cannot be differentiated twice, as update.mode exact does; leave it out"
+
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(run: TrainingSettings, device: torch.device) -> torch.autocast:
+    """The precision of forward passes."""
+    return torch.autocast(device.type, PRECISIONS.get(run.mixed_precision), enabled=run.mixed_precision != "no")
 
 
 def check_resume(run: TrainingSettings) -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase.errors import UserError
-from erase.gradients import gradients, mean_over_processes
+from erase.gradients import gathering, gradient_norm, mean_over_processes
 from erase.protocols import Diagnostics, Objective, Shard, Task, UpdateState
 from erase.randomness import derive
+from erase.sharded import is_sharded, rows_of
 from erase.training.alignment import Blocks, probe
 from erase.training.checkpoint import PREFIX, find_checkpoint, latest, prune, restore_checkpoint, save_checkpoint
 from erase.training.cost import Cost
 from erase.training.interruption import Interrupted, Interruption
+from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
@@ -33,8 +37,11 @@ class TrainingRun:
         self, task: Task, settings: TrainingSettings, accelerator: Accelerator, identity: Mapping[str, Any]
     ) -> None:
         self.task, self.settings, self.accelerator = task, settings, accelerator
-        self.parameters = list(task.trainable.values())
-        self.trained: dict[str, Tensor] = {**task.trainable, **task.buffers}
+        self.parameters = [rows_of(p) for p in task.trainable.values()]
+        self.sharded = is_sharded(self.parameters)
+        self.trained: dict[str, Tensor] = {**dict(zip(task.trainable, self.parameters, strict=True)), **task.buffers}
+        self.scale = LossScale() if settings.mixed_precision == "fp16" else None
+        self.average = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
         self.blocks, self.inner_products = Blocks(self.parameters, task.blocks), dict[str, float]()
         self.optimizer = make_optimizer(settings, self.parameters)
         self.scheduler = make_scheduler(settings, self.optimizer)
@@ -53,13 +60,12 @@ class TrainingRun:
         """Goes on from the checkpoint that the settings name."""
         if self.settings.resume_from_checkpoint:
             folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
-            self.state, self.cost_before = restore_checkpoint(
-                folder, self.trained, self.optimizer, self.scheduler, self.identity
-            )
+            kept = (self.trained, self.optimizer, self.scheduler, self.identity)
+            self.state, self.cost_before = restore_checkpoint(folder, *kept, average=self.average, scale=self.scale)
             self.saved_at = self.state.step
 
     def train(self) -> Cost:
-        """Runs the steps that are left, and returns what all of them cost."""
+        """Runs the steps that are left, and returns what all of them cost; the weights are then the result's."""
         settings = self.settings
         main, interruption = self.accelerator.is_main_process, Interruption()
         log = StepLog(settings.output_dir, self.state.step) if main else None
@@ -67,15 +73,17 @@ class TrainingRun:
         try:
             with interruption.listen():
                 while self.state.step < settings.max_train_steps:
-                    seen = self.step()
+                    scale, seen = self.scale.value if self.scale else None, self.step()
                     self.gradient_evaluations += seen.evaluations
-                    self.report(seen, log, bar)
+                    self.report(seen, log, bar, scale)
                     stop = interruption.agreed(self.accelerator.device)
                     if stop or self.state.step % settings.checkpointing_steps == 0:
                         self.save()
                     if stop and self.state.step < settings.max_train_steps:
                         raise Interrupted(self._how_to_go_on(), interruption.received or 15)
             self.save()
+            if self.average:
+                self.average.copy_to(self.parameters)
         finally:
             bar.close()
             if log is not None:
@@ -83,34 +91,53 @@ class TrainingRun:
         return self.cost()
 
     def step(self) -> Diagnostics:
-        """One update; a loss or gradient that is not finite stops the run before the weights are touched."""
-        step = self.state.step
+        """One update; a loss or gradient that is not finite never reaches the weights.
+
+        In fp16 such a step is passed over, with a smaller scale for the next ones; else it ends the run.
+        """
+        step, before = self.state.step, replace(self.state)
         retain, forget = self.task.objectives(step, self.shard)
         every, self.inner_products = self.settings.probe_every, {}
         probing = every > 0 and (step + 1) % every == 0
-        if probing:
-            self.probe("inner_before", retain, forget)
-        seen = self.settings.update(retain, forget, self.parameters, self.state)
-        combined = torch.nn.utils.get_total_norm(gradients(self.parameters)).item()
-        numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm, combined)
-        if not all(number is None or math.isfinite(number) for number in numbers):
-            raise UserError(*self._explain_non_finite(step, seen))
+        with gathering(1.0 if self.scale is None else self.scale.value, self.sharded):
+            if probing:
+                self.probe("inner_before", retain, forget)
+            seen = self.settings.update(retain, forget, self.parameters, self.state)
+            norm = gradient_norm(self.parameters)
+            numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm, norm.item())
+            finite = all(number is None or math.isfinite(number) for number in numbers)
+            if finite:
+                self._move(norm)
+            elif self.scale is None or not self.scale.learn(False):
+                raise UserError(*self._explain_non_finite(step, seen))
+            else:
+                self.state = replace(before, step=step + 1)
+            if probing:
+                self.probe("inner_after", retain, forget)
+        return seen
+
+    def _move(self, norm: Tensor) -> None:
+        """The optimizer's step, and all that follows it."""
         if self.settings.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_grad_norm, norm)
         self.optimizer.step()
         self.task.after_step()
         self.scheduler.step()
-        if probing:
-            self.probe("inner_after", retain, forget)
-        return seen
+        if self.average:
+            self.average.step(self.parameters)
+        if self.scale:
+            self.scale.learn(True)
 
     def probe(self, name: str, retain: Objective, forget: Objective) -> None:
         """<g_f, g_r> of this step's batch at the present weights; what it costs is no part of the update."""
         sketches = probe(retain, forget, self.parameters)
         self.inner_products |= self.blocks.inner_products(*sketches, name, self.settings.forget_weight)
 
-    def report(self, seen: Diagnostics, log: StepLog | None, bar: Any) -> None:
-        """Step log, trackers and progress bar; the forget loss and norm are shown without their weight."""
+    def report(self, seen: Diagnostics, log: StepLog | None, bar: Any, scale: float | None) -> None:
+        """Step log, trackers and progress bar; the forget loss and norm are shown without their weight.
+
+        With a loss scale, it is shown too, and what a skipped step saw is ``None`` where it is not finite.
+        """
         weight = self.settings.forget_weight
         values = seen.numbers() | {
             "forget_loss": None if seen.forget_loss is None else seen.forget_loss / weight,
@@ -121,6 +148,9 @@ class TrainingRun:
             "inner_after": None,
         }
         values |= self.blocks.cosines(seen) | self.inner_products
+        if scale:
+            values = {key: v if v is None or math.isfinite(v) else None for key, v in values.items()}
+            values["loss_scale"] = scale
         self.accelerator.log({k: v for k, v in values.items() if v is not None}, step=self.state.step)
         bar.update()
         shown = {"forget": values["forget_loss"], "retain": seen.retain_loss}
@@ -138,10 +168,12 @@ class TrainingRun:
 
     def save(self) -> None:
         """A checkpoint of this step, written by the main process while the others wait."""
-        cost = self.cost()
-        if self.saved_at != self.state.step and self.accelerator.is_main_process:
+        cost, main = self.cost(), self.accelerator.is_main_process
+        if self.saved_at != self.state.step and (main or self.sharded):
             folder = self.settings.output_dir / f"{PREFIX}{self.state.step}"
-            save_checkpoint(folder, self.trained, self.optimizer, self.scheduler, self.state, cost, self.identity)
+            kept = (self.trained, self.optimizer, self.scheduler, self.state, cost, self.identity)
+            save_checkpoint(folder, *kept, average=self.average, scale=self.scale, writes=main)
+        if main:
             prune(self.settings.output_dir, self.settings.checkpoints_total_limit)
         self.saved_at = self.state.step
         self.accelerator.wait_for_everyone()

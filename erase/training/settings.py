@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
@@ -22,8 +22,16 @@ FREE_ON_RESUME = (
     "logging_dir",
     "latents.cache_dir",
     "latents.batch_size",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
 )
 """Settings that may differ between a checkpoint and the run that goes on from it."""
+
+
+def _yaml_no(value: object) -> object:
+    """YAML reads a bare ``no`` as false."""
+    return "no" if value is False else value
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -53,10 +61,13 @@ class TrainingSettings:
     """micro-batches whose gradients are gathered before they are combined"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """precision of the forward passes; weights and gradients stay float32"""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """torch's optimizers"""
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "no"
+    """precision of the forward passes; trained weights and gradients stay float32. fp16 scales the losses: a step
+    whose gradient overflows is skipped and halves the scale"""
+    compile: bool = False
+    """torch.compile of the denoiser: faster steps after minutes of compiling; diffusion models only"""
+    optimizer: Literal["adamw", "adamw8bit", "adam", "sgd"] = "adamw"
+    """torch's optimizers; adamw8bit: bitsandbytes' (`pip install erase[8bit]`), moments in a quarter of the memory"""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """peak learning rate"""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -67,6 +78,9 @@ class TrainingSettings:
     """weight decay"""
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """added to the second moment's root"""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """the result is a moving average of the trained weights with this decay, at step t at most t / (9 + t); null: the
+    last step's weights"""
     max_grad_norm: Annotated[float, Field(ge=0)] = 0.0
     """clips the combined gradient's norm; 0: no clipping"""
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"

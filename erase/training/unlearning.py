@@ -21,7 +21,7 @@ from erase.diffusion.latents import default_cache
 from erase.errors import UserError
 from erase.provenance import hash_json, write_json
 from erase.randomness import derive
-from erase.training.launch import describe_training, end_training, make_accelerator, start_training
+from erase.training.launch import autocast, describe_training, end_training, make_accelerator, start_training
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.updates import ForgetOnly, RetainOnly
@@ -171,7 +171,7 @@ def make_task(run: UnlearningRun, model: nn.Module, splits: Splits, accelerator:
         seed=run.seed,
         total_steps=run.max_train_steps,
         device=accelerator.device,
-        autocast=lambda: torch.autocast(accelerator.device.type, torch.bfloat16, run.mixed_precision == "bf16"),
+        autocast=lambda: autocast(run, accelerator.device),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,11 @@ from erase.errors import UserError, collect, refuse
 from erase.parameters import LoRA
 from erase.training.launch import check_training
 from erase.training.settings import TrainingSettings
+from erase.training.sharding import sharding_is_on
 from erase.updates import RetainOnly
+
+UNSCALED = ("saliency", "fisher_ratio", "influence_unlearning", "selective_dampening", "trim")
+"""Masks and starts that take gradients of their own."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -71,8 +76,8 @@ class UnlearningRun(TrainingSettings):
     """optimizer steps; 0: `start` is all that is done"""
     train_batch_size: Annotated[int, Field(ge=1)] = 128
     """examples of each objective per process and micro-batch"""
-    optimizer: Literal["adamw", "adam", "sgd"] = "sgd"
-    """torch's optimizers"""
+    optimizer: Literal["adamw", "adamw8bit", "adam", "sgd"] = "sgd"
+    """torch's optimizers; adamw8bit: bitsandbytes' (`pip install erase[8bit]`), moments in a quarter of the memory"""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """peak learning rate"""
     probe_every: Annotated[int, Field(ge=0)] = 0
@@ -90,7 +95,21 @@ def check_unlearning(run: UnlearningRun) -> None:
         problems.append("max_train_steps: found 0; scratch weights that are not trained are no classifier")
     if isinstance(run.parameters, LoRA):
         problems.append("parameters.name: lora is for diffusers' models; found it with task classification; use full")
-    refuse(problems)
+    refuse([*problems, *unsuited(run)])
+
+
+def unsuited(run: UnlearningRun) -> Iterator[str]:
+    """What of speed and memory does not go with a classifier, or with its methods."""
+    if sharding_is_on():
+        yield "task: classification is not spread over processes by FSDP; launch it without, see `accelerate config`"
+    if run.compile:
+        yield "compile: is for diffusion models; found it with task classification; leave it out"
+    if run.ema_decay is not None and run.batch_norm == "batch":
+        yield "ema_decay: batch_norm batch keeps statistics of the last weights, not of their average; use frozen"
+    alone = {"mask.name": run.mask.name, "start.name": run.start.name, "forget_loss.name": run.forget_loss.name}
+    for key, name in alone.items():
+        if run.mixed_precision == "fp16" and (name in UNSCALED or name.startswith("boundary")):
+            yield f"mixed_precision: {key} {name} takes gradients that fp16 would need to scale; use bf16 or no"
 
 
 def check_checkpoint_survives(run: UnlearningRun) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erase.gradients import Parameters
+from erase.gradients import Parameters, over_shards
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.updates.two_objectives import one_after_the_other, report
 
@@ -42,13 +42,16 @@ class Gram:
 
 @torch.no_grad()
 def gram_of(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
-    """The Gram matrix of two gradients, a chunk at a time; it needs no copy of either."""
+    """The Gram matrix of two gradients, a chunk at a time; it needs no copy of either.
+
+    Where each process has the gradients of its rows, it is still that of the whole ones.
+    """
     device = retain[0].device
     size = CHUNK.get(device.type, LARGE_CHUNK)
     total = torch.zeros(3, dtype=torch.float64, device=device)
     for r, f in zip(_chunks(retain, size), _chunks(forget, size), strict=True):
         total += torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
-    return Gram(*total.tolist())
+    return Gram(*over_shards(total).tolist())
 
 
 def _chunks(gradient: Sequence[Tensor], size: int) -> Iterator[Tensor]:

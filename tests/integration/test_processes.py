@@ -46,7 +46,7 @@ def test_two_processes_equal_one_with_twice_the_batch(model: Path, tmp_path: Pat
     config = write_config(two, model, **SGD, **MODES[mode])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = run(two, *launcher, str(TRAIN), "--config", str(config), "--train_batch_size", "2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     made = [provenance(folder / "run") for folder in (one, two)]
     assert [record["processes"] for record in made] == [1, 2]
     assert made[0]["counts"]["training_evaluations"] == made[1]["counts"]["training_evaluations"]
@@ -63,7 +63,7 @@ def test_accelerate_launches_the_file_from_another_directory(model: Path, tmp_pa
     write_config(tmp_path, model)
     launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     done = run(tmp_path, *launcher, str(TRAIN), "--config", "config.yaml", "--output_dir", "here/run")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     assert provenance(tmp_path / "here" / "run")["erased"] == ["star"]
     assert (tmp_path / "here" / "run" / "model_index.json").exists()
 

@@ -53,7 +53,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     base = load_base(run, plan, torch.device("cpu"))
     prepared = prepare(base, run, plan, run.seed, quiet=True)
     losses, pools = (run.forget_loss, run.retain_loss), (prepared.forget, prepared.retain)
-    task = ErasureTask(base.pipeline, run.parameters, losses, pools, prepared.states, seed=run.seed)
+    task = ErasureTask(base.pipeline, run.parameters, losses, pools, prepared.told, seed=run.seed)
     weights = load_file(checkpoint / "trainable.safetensors")
     with torch.no_grad():
         for name, p in task.trainable.items():

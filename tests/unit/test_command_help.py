@@ -91,7 +91,7 @@ def test_every_choice_is_listed_with_what_it_is() -> None:
         ("learning_rate", "number > 0, default 1e-05"),
         ("adam_beta1", "number >= 0 < 1, default 0.9"),
         ("latents.steps", "integer >= 1 <= 1000, default 10"),
-        ("mixed_precision", 'no | bf16, default "no"'),
+        ("mixed_precision", 'no | fp16 | bf16, default "no"'),
         ("output_dir", "path, must be given"),
         ("targets", "list, must be given"),
         ("targets.0.concept", "string, must be given"),

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erase.classification.augmentation import Augment
 from erase.classification.data.pictures import read_pictures
 from erase.classification.data.source import Source
 from erase.classification.images import Images
@@ -27,6 +28,9 @@ class Folder:
     """a second such folder, with the same classes, to test on; default: a share of `path`"""
     size: Annotated[int, Field(ge=8, le=1024)]
     """pixels a side that every picture is scaled to; what is not square is cropped at the center"""
+    augment: Augment = "none"
+    """what is done to each picture of a training batch: `shift`, by up to an eighth of a side; `shift_and_mirror`, as
+    CIFAR is trained, mirrors half of them too. Masks, starts and tests see them as they are"""
     skip_damaged: bool = False
     """leave out files that cannot be read as pictures; default: they are named and the run is refused"""
 
@@ -34,12 +38,12 @@ class Folder:
         """``[n, 3, size, size]``; a sample's id is its path below the folder."""
         images, classes = self._read(self.path, "path", "")
         if self.test is None:
-            return Source(images, None, classes)
+            return Source(images, None, classes, self.augment)
         test, others = self._read(self.test, "test", "test:")
         if others != classes:
             odd = sorted(set(others) ^ set(classes))
             raise UserError(f"data.test: {self.test} must hold the classes of {self.path}; not in both: {odd[0]}")
-        return Source(images, test, classes)
+        return Source(images, test, classes, self.augment)
 
     def _read(self, folder: Path, field: str, prefix: str) -> tuple[Images, tuple[str, ...]]:
         from torchvision.datasets import ImageFolder

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erase.classification.augmentation import Augment
 from erase.classification.data.pictures import read_pictures
 from erase.classification.data.source import Source
 from erase.classification.images import Images
@@ -64,6 +65,9 @@ class HubImages:
     """split to test on; default: `test`, `valid` or `validation`, the first that there is"""
     size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """pixels a side to scale to; default: as they are, all of one size"""
+    augment: Augment = "none"
+    """what is done to each picture of a training batch: `shift`, by up to an eighth of a side; `shift_and_mirror`, as
+    CIFAR is trained, mirrors half of them too. Masks, starts and tests see them as they are"""
 
     def load(self, seed: int) -> Source:
         """``[n, 3, h, w]``; a sample's id is its split and its row."""
@@ -73,7 +77,7 @@ class HubImages:
             raise UserError(f"data.dataset: {known.id} should have {known.classes} classes; found {len(classes)}")
         test_split = self.test_split or (known.test_split if known else self._find_test())
         test = None if test_split is None else self._read(test_split, known, classes)[0]
-        return Source(train, test, classes)
+        return Source(train, test, classes, self.augment)
 
     def _find_test(self) -> str | None:
         from datasets import get_dataset_split_names

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from erase.classification.augmentation import Augment
 from erase.classification.images import Images
 from erase.errors import UserError
 
@@ -19,6 +20,8 @@ class Source:
     """``None``: the source has none; :func:`erase.classification.splits.make_splits` holds a share back."""
     classes: tuple[str, ...]
     """Class k is called ``classes[k]``."""
+    augment: Augment = "none"
+    """How pictures are changed at random when they are trained on."""
 
     def __post_init__(self) -> None:
         parts = [self.images, *([] if self.test is None else [self.test])]

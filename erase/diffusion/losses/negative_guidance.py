@@ -11,6 +11,7 @@ from torch import Tensor
 
 from erase.components import STRICT
 from erase.diffusion.batch import Batch
+from erase.diffusion.conditioning import together
 from erase.diffusion.denoiser import Denoiser
 from erase.diffusion.losses.regression import squared_error
 
@@ -40,12 +41,12 @@ class NegativeGuidance:
     def target(self, reference: Denoiser, batch: Batch) -> Tensor:
         """``[b, 4, h, w]``"""
         if batch.concept is None:
-            raise ValueError("negative_guidance needs the concept's own states")
+            raise ValueError("negative_guidance needs the concept's own prompts")
         noisy = reference.noisy(batch.latents, batch.noise, batch.timesteps)
-        in_context = torch.equal(batch.concept, batch.prompt)
-        states = [batch.prompt, batch.baseline] if in_context else [batch.prompt, batch.baseline, batch.concept]
-        times = len(states)
-        shown = reference(noisy.repeat(times, 1, 1, 1), batch.timesteps.repeat(times), torch.cat(states)).chunk(times)
+        in_context = batch.concept.says_the_same(batch.prompt)
+        prompts = [batch.prompt, batch.baseline] if in_context else [batch.prompt, batch.baseline, batch.concept]
+        times = len(prompts)
+        shown = reference(noisy.repeat(times, 1, 1, 1), batch.timesteps.repeat(times), together(prompts)).chunk(times)
         prompt, baseline, concept = shown[0], shown[1], shown[-1] if not in_context else shown[0]
         strength = torch.where(batch.shows, self.eta, self.eta_absent).view(-1, 1, 1, 1)
         return prompt - strength * (concept - baseline)

@@ -11,7 +11,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from erase.diffusion.batch import Batch, Examples
-from erase.diffusion.denoiser import Denoiser, encode_prompts
+from erase.diffusion.conditioning import Conditioning, encode_prompts
+from erase.diffusion.denoiser import Denoiser
+from erase.diffusion.prediction import Schedule, make_schedule
 from erase.shapes.build.denoiser import make_scheduler
 
 PROMPTS = ("a red star", "a star in dotted style", "a blue star in flat style")
@@ -31,16 +33,16 @@ class LinearUNet(nn.Module):
 
 
 def linear_denoiser(gain: float) -> Denoiser:
-    return Denoiser(LinearUNet(gain), make_scheduler())
+    return Denoiser(LinearUNet(gain), make_schedule(make_scheduler()))
 
 
-def velocity_scheduler() -> DDIMScheduler:
-    return DDIMScheduler.from_config(make_scheduler().config, prediction_type="v_prediction")
+def velocity_schedule() -> Schedule:
+    return make_schedule(DDIMScheduler.from_config(make_scheduler().config, prediction_type="v_prediction"))
 
 
-def constant_states(values: Sequence[float]) -> Tensor:
+def constant_prompts(values: Sequence[float]) -> Conditioning:
     """One state of 2 tokens and width 3 for each value, filled with it."""
-    return torch.tensor(values).view(-1, 1, 1).expand(-1, 2, 3)
+    return Conditioning(torch.tensor(values).view(-1, 1, 1).expand(-1, 2, 3))
 
 
 def constant_batch(
@@ -57,10 +59,10 @@ def constant_batch(
         latents=torch.randn(count, 4, 2, 2),
         noise=torch.randn(count, 4, 2, 2),
         timesteps=torch.arange(count) * 100,
-        prompt=constant_states(prompt),
-        concept=None if concept is None else constant_states(concept),
-        anchor=None if anchor is None else constant_states(anchor),
-        baseline=constant_states([empty] * count),
+        prompt=constant_prompts(prompt),
+        concept=None if concept is None else constant_prompts(concept),
+        anchor=None if anchor is None else constant_prompts(anchor),
+        baseline=constant_prompts([empty] * count),
         shows=torch.tensor(shows or [True] * count),
         weight=torch.tensor(weight or [1.0] * count),
         texts=("",) * count,
@@ -78,14 +80,14 @@ def circle_examples() -> Examples:
     return Examples(torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2)), ANCHORS)
 
 
-def states_of(pipeline: Any) -> dict[str, Tensor]:
-    """The states of everything that the two pools say."""
+def told_of(pipeline: Any) -> dict[str, Conditioning]:
+    """What a model is told for everything that the two pools say."""
     return encode_prompts(pipeline, [*star_examples().texts(), *circle_examples().texts()])
 
 
 def star_batch(pipeline: Any, count: int = 3) -> Batch:
     """A forget batch that the pipeline's UNet can read."""
-    return star_examples().draw(count, states_of(pipeline), 1000, 0, "test")
+    return star_examples().draw(count, told_of(pipeline), 1000, 0, "test")
 
 
 def perturb(module: nn.Module, size: float = 0.05) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from erase.diffusion.batch import Batch, Examples, joined, split
+from erase.diffusion.conditioning import Conditioning
 from tests.properties import assert_same_bits
+from tests.unit.diffusion.material import constant_prompts
 
 WORDS = tuple("abcdefg")
 
@@ -27,20 +29,22 @@ def pool(count: int = 7, anchors: bool = True) -> Examples:
     )
 
 
-def states() -> dict[str, Tensor]:
-    table = {"": torch.full((2, 3), -1.0)}
+def told() -> dict[str, Conditioning]:
+    table = {"": constant_prompts([-1.0])}
     for index, word in enumerate(WORDS):
         for start, text in ((0, word), (10, f"concept {word}"), (20, f"anchor {word}")):
-            table[text] = torch.full((2, 3), float(start + index))
+            table[text] = constant_prompts([float(start + index)])
     return table
 
 
 def draw(count: int, *stream: str | int, examples: Examples | None = None) -> Batch:
-    return (examples or pool()).draw(count, states(), 1000, *(stream or (0, "forget", 3)))
+    return (examples or pool()).draw(count, told(), 1000, *(stream or (0, "forget", 3)))
 
 
 def tensors(batch: Batch) -> list[Tensor]:
-    return [value for f in fields(batch) if isinstance(value := getattr(batch, f.name), Tensor)]
+    values = [getattr(batch, f.name) for f in fields(batch)]
+    parts = [value.parts() if isinstance(value, Conditioning) else (value,) for value in values]
+    return [part for several in parts for part in several if isinstance(part, Tensor)]
 
 
 def test_the_same_stream_gives_the_same_batch() -> None:
@@ -67,25 +71,25 @@ def test_every_part_of_an_example_stays_with_it() -> None:
     assert sorted(index.tolist()) == [0, 1, 2, 3, 4, 5, 6]
     assert index.tolist() != sorted(index.tolist())
     assert batch.concept is not None and batch.anchor is not None
-    assert torch.equal(batch.prompt[:, 0, 0], index)
-    assert torch.equal(batch.concept[:, 1, 2], index + 10)
-    assert torch.equal(batch.anchor[:, 0, 1], index + 20)
+    assert torch.equal(batch.prompt.states[:, 0, 0], index)
+    assert torch.equal(batch.concept.states[:, 1, 2], index + 10)
+    assert torch.equal(batch.anchor.states[:, 0, 1], index + 20)
     assert torch.equal(batch.weight, index + 1)
     assert batch.texts == tuple(WORDS[int(i)] for i in index)
-    assert torch.equal(batch.baseline, torch.full((7, 2, 3), -1.0))
+    assert torch.equal(batch.baseline.states, torch.full((7, 2, 3), -1.0))
 
 
 def test_what_a_pool_lacks_is_none_and_weighs_1() -> None:
     bare = Examples(torch.zeros(2, 4, 2, 2), ("a", "b"))
     batch = draw(2, examples=bare)
-    assert batch.concept is batch.anchor is batch.target is None
+    assert (batch.concept, batch.anchor, batch.target) == (None, None, None)
     assert batch.weight.tolist() == [1.0, 1.0]
     assert bare.texts() == ["a", "b", ""]
 
 
 def test_the_texts_of_a_pool_are_all_that_a_batch_may_look_up() -> None:
-    assert set(pool().texts()) == set(states())
-    assert set(pool(anchors=False).texts()) == {text for text in states() if not text.startswith("anchor")}
+    assert set(pool().texts()) == set(told())
+    assert set(pool(anchors=False).texts()) == {text for text in told() if not text.startswith("anchor")}
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 10, 20])
@@ -154,7 +158,7 @@ def test_joined_examples_keep_their_parts_in_order() -> None:
     with pytest.raises(ValueError, match="1 of 2 parts have shows"):
         joined([first, second])
     both = joined([replace(first, shows=(False, False)), second])
-    assert both.latents[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+    assert both.latents[:][:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
     assert both.prompts == ("a", "b", "a", "b", "c") and both.anchors == tuple(f"anchor {p}" for p in both.prompts)
     assert both.weights == (1.0, 2.0, 1.0, 2.0, 3.0) and both.baselines is None
     shown = draw(5, examples=both)

@@ -11,7 +11,7 @@ from erase.diffusion.losses import NegativeGuidance, TeacherDistillation
 from erase.diffusion.task import ErasureTask
 from erase.parameters import Full, LoRA, Parameters
 from tests.tiny import tiny_pipeline, tiny_unet
-from tests.unit.diffusion.material import circle_examples, star_examples, states_of
+from tests.unit.diffusion.material import circle_examples, star_examples, told_of
 
 PARTS = {f"{stage}.{kind}" for stage in ("down", "mid", "up") for kind in ("attention", "convolution")}
 
@@ -53,7 +53,7 @@ def test_every_parameter_of_a_real_unet_has_its_block() -> None:
 def test_a_task_says_the_block_of_each_parameter_that_it_trains(parameters: Parameters) -> None:
     pipeline = tiny_pipeline()
     losses, pools = (NegativeGuidance(), TeacherDistillation()), (star_examples(), circle_examples())
-    task = ErasureTask(pipeline, parameters, losses, pools, states_of(pipeline))
+    task = ErasureTask(pipeline, parameters, losses, pools, told_of(pipeline))
     assert task.blocks == [block_of(name) for name in task.trainable]
     expected = (
         PARTS | {"other"} if isinstance(parameters, Full) else {"down.attention", "mid.attention", "up.attention"}

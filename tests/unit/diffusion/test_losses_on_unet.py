@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from erase.diffusion.batch import Batch
+from erase.diffusion.conditioning import Conditioning
 from erase.diffusion.denoiser import Denoiser
 from erase.diffusion.losses import AnchorRedirection, Denoising, NegativeGuidance, TeacherDistillation
+from erase.diffusion.prediction import make_schedule
 from erase.shapes.build.denoiser import make_scheduler
 from tests.tiny import tiny_pipeline
-from tests.unit.diffusion.material import perturb, star_batch, velocity_scheduler
+from tests.unit.diffusion.material import perturb, star_batch, velocity_schedule
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 2e-6}
 """Predictions are of size 1; convolutions over another batch size round otherwise in float32."""
@@ -35,7 +37,7 @@ def batch(pipeline: Any) -> Batch:
 
 @pytest.fixture
 def base(pipeline: Any) -> Denoiser:
-    return Denoiser(copy.deepcopy(pipeline.unet).eval().requires_grad_(False), make_scheduler())
+    return Denoiser(copy.deepcopy(pipeline.unet).eval().requires_grad_(False), make_schedule(make_scheduler()))
 
 
 def moved(base: Denoiser) -> Denoiser:
@@ -44,9 +46,10 @@ def moved(base: Denoiser) -> Denoiser:
     return base.of(unet)
 
 
-def predict(denoiser: Denoiser, batch: Batch, states: Tensor | None) -> Tensor:
-    noisy = denoiser.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-    return denoiser.unet(noisy, batch.timesteps, states).sample
+def predict(denoiser: Denoiser, batch: Batch, prompt: Conditioning | None) -> Tensor:
+    assert prompt is not None
+    noisy = make_scheduler().add_noise(batch.latents, batch.noise, batch.timesteps)
+    return denoiser.unet(noisy, batch.timesteps, prompt.states).sample
 
 
 def test_the_unet_tells_prompts_apart(base: Denoiser, batch: Batch) -> None:
@@ -106,9 +109,9 @@ def test_denoising_is_diffusers_loss_on_noise(base: Denoiser, batch: Batch) -> N
 
 def test_denoising_is_diffusers_loss_on_velocity_where_the_schedule_says_so(base: Denoiser, batch: Batch) -> None:
     loss, plain = Denoising(), replace(batch, weight=torch.ones(3))
-    velocity = replace(base, scheduler=velocity_scheduler())
+    velocity = replace(base, schedule=velocity_schedule())
     values = loss(velocity, plain.with_target(loss.target(velocity, plain)))
-    truth = velocity.scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps)
+    truth = make_scheduler().get_velocity(batch.latents, batch.noise, batch.timesteps)
     expected = F.mse_loss(predict(base, batch, batch.prompt), truth, reduction="mean")
     torch.testing.assert_close(values.mean(), expected)
     assert (truth - batch.noise).abs().max() > 0.1

@@ -85,12 +85,13 @@ def test_a_damaged_index_is_named(folder: Path, content: bytes) -> None:
     assert "model_index.json is damaged" in refused(lambda: check_pipeline(folder))
 
 
-@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", "FluxPipeline", None])
-def test_another_kind_of_pipeline_lists_the_supported_ones(folder: Path, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", "FluxPipeline", ["pipeline", "Own"], None])
+def test_another_kind_of_pipeline_lists_the_supported_ones(folder: Path, kind: object) -> None:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}), encoding="utf-8")
     found = refused(lambda: load_pipeline(folder))
-    assert found.endswith(f"is a {kind}; supported: StableDiffusionPipeline")
+    supported = "StableDiffusionPipeline (Stable Diffusion 1.x, 2.x), StableDiffusionXLPipeline (SDXL)"
+    assert found.endswith(f"is a {kind}; supported: {supported}")
 
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"])

@@ -23,7 +23,7 @@ from erase.parameters import CrossAttentionKV, Full, LoRA, Parameters
 from erase.protocols import Objective, Shard
 from tests.properties import assert_same_bits
 from tests.tiny import tiny_pipeline
-from tests.unit.diffusion.material import circle_examples, star_examples, states_of
+from tests.unit.diffusion.material import circle_examples, star_examples, told_of
 
 LOSSES = (NegativeGuidance(), TeacherDistillation())
 WHOLE = Shard(batch_size=2)
@@ -38,7 +38,7 @@ def make_task(
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.requires_grad_(False).eval()
     pools = (star_examples(), circle_examples())
-    return ErasureTask(pipeline, parameters or Full(), losses, pools, states_of(pipeline), **given)
+    return ErasureTask(pipeline, parameters or Full(), losses, pools, told_of(pipeline), **given)
 
 
 def move(task: ErasureTask, size: float = 0.05) -> ErasureTask:

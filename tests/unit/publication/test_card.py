@@ -120,7 +120,7 @@ def test_metadata_name_the_base_its_licence_and_the_relation() -> None:
 @pytest.mark.parametrize(
     ("base", "adapter", "expected"),
     [
-        (BASE, False, "StableDiffusionPipeline.from_pretrained('me/model')\nimage = pipeline('a star').images"),
+        (BASE, False, "DiffusionPipeline.from_pretrained('me/model')\nimage = pipeline('a star').images"),
         (BASE, True, "from_pretrained('owner/base', revision='c0ffee')\npipeline.load_lora_weights('me/model')"),
         (BaseModel("path/to/x", None, None, "", {}), True, "from_pretrained('path/to/x')\npipeline.load_lora"),
         (BaseModel("shapes", None, None, "", {}), True, "erase.load('me/model', base='shapes')"),

@@ -16,7 +16,7 @@ from erase.protocols import Objective, Shard
 from erase.training.loop import TrainingRun
 from erase.training.settings import TrainingSettings
 from tests.tiny import tiny_pipeline
-from tests.unit.diffusion.material import circle_examples, star_examples, states_of
+from tests.unit.diffusion.material import circle_examples, star_examples, told_of
 
 
 class WatchedTask(ErasureTask):
@@ -26,7 +26,7 @@ class WatchedTask(ErasureTask):
         pipeline = tiny_pipeline()
         pipeline.unet.eval()
         losses, pools = (NegativeGuidance(), TeacherDistillation()), (star_examples(), circle_examples())
-        super().__init__(pipeline, CrossAttentionKV(), losses, pools, states_of(pipeline), **given)
+        super().__init__(pipeline, CrossAttentionKV(), losses, pools, told_of(pipeline), **given)
         self.before: Callable[[int], object] = lambda _: None
 
     def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:

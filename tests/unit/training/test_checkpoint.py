@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from erase.errors import UserError
 from erase.protocols import UpdateState
@@ -34,6 +36,7 @@ from tests.properties import assert_same_bits
 IDENTITY = {"config": {"seed": 0, "update": {"name": "lur"}}, "base": "b" * 64, "total_batch": 16}
 STATE = UpdateState(seed=2**62 + 1, step=3, alpha=0.1 + 0.2, retain_norm=1e-30, forget_norm=1 / 3)
 
+OPTIMIZERS = ["adamw", "adam", "sgd", *(["adamw8bit"] if find_spec("bitsandbytes") else [])]
 COST = Cost(gradient_evaluations=9, model_evaluations=108, seconds=1 / 3)
 
 
@@ -69,8 +72,14 @@ class Training:
 
     def moments(self) -> dict[str, torch.Tensor]:
         state = self.optimizer.state_dict()["state"]
-        found = {f"{i}.{k}": v for i, values in state.items() for k, v in values.items() if v is not None}
+        found = {f"{i}.{k}": v for i, values in state.items() for k, v in flat(values) if isinstance(v, Tensor)}
         return dict(sorted(found.items()))
+
+
+def flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """bitsandbytes keeps tensors in a dict of their own."""
+    for key, value in values.items():
+        yield from flat(value) if isinstance(value, dict) else [(key, value)]
 
 
 def saved(folder: Path, **given: Any) -> tuple[Training, Path]:
@@ -85,9 +94,7 @@ def refused(folder: Path, identity: dict[str, Any] = IDENTITY) -> tuple[str, ...
     return caught.value.problems
 
 
-@pytest.mark.parametrize(
-    "given", [{"optimizer": name} for name in ("adamw", "adam", "sgd")], ids=lambda g: g["optimizer"]
-)
+@pytest.mark.parametrize("given", [{"optimizer": name} for name in OPTIMIZERS], ids=lambda g: g["optimizer"])
 def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, given: dict[str, Any]) -> None:
     training, folder = saved(tmp_path, **given)
     resumed = Training(**given)

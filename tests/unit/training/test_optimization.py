@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from erase.errors import UserError
+from erase.training import optimization
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 
@@ -91,6 +94,30 @@ def test_every_setting_arrives() -> None:
             assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
 
 
+def test_without_its_library_8_bit_is_refused_with_the_command_that_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimization, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"^optimizer: adamw8bit needs bitsandbytes; pip install 'erase\[8bit\]'"):
+        make_optimizer(settings(optimizer="adamw8bit"), [parameter()])
+
+
+@pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed; pip install 'erase[8bit]'"
+)
+def test_8_bit_moments_move_as_adamws_within_their_rounding() -> None:
+    found = {}
+    for name in ("adamw", "adamw8bit"):
+        p = nn.Parameter(torch.zeros(8192))
+        optimizer = make_optimizer(settings(optimizer=name, learning_rate=0.1), [p])
+        for step in range(5):
+            p.grad = torch.randn(8192, generator=torch.Generator().manual_seed(step))
+            optimizer.step()
+        found[name] = p.detach()
+        if name == "adamw8bit":
+            assert optimizer.state[p]["state1"].dtype == torch.uint8
+    difference = (found["adamw"] - found["adamw8bit"]).norm() / found["adamw"].norm()
+    assert 0 < difference < 0.05
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -104,7 +131,9 @@ def test_every_setting_arrives() -> None:
         {"forget_weight": 0.0},
         {"seed": -1},
         {"checkpoints_total_limit": 0},
-        {"mixed_precision": "fp16"},
+        {"mixed_precision": "fp8"},
+        {"ema_decay": 1.0},
+        {"ema_decay": 0.0},
     ],
 )
 def test_settings_are_bounded(wrong: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from erase.diffusion.conditioning import Conditioning
 from erase.diffusion.denoiser import Denoiser
+from erase.diffusion.prediction import make_schedule
 from erase.protocols import Objective
 from erase.shapes.build.denoiser import make_scheduler
 from tests.tiny import WIDTH, tiny_unet
@@ -23,14 +25,14 @@ def unet_problem(autocast: bool = False, checkpointing: bool = False) -> tuple[n
     if checkpointing:
         unet.enable_gradient_checkpointing()
     precision = (lambda: torch.autocast("cpu", torch.bfloat16)) if autocast else nullcontext
-    denoiser = Denoiser(unet, make_scheduler(), precision)
+    denoiser = Denoiser(unet, make_schedule(make_scheduler()), precision)
 
     def objective(sign: float) -> Objective:
         noisy, target = torch.randn(2, 2, 4, 8, 8, generator=source)
-        states = torch.randn(2, 5, WIDTH, generator=source)
+        prompts = Conditioning(torch.randn(2, 5, WIDTH, generator=source))
 
         def evaluate() -> Iterator[Tensor]:
-            yield sign * (denoiser(noisy, torch.tensor([100, 700]), states) - target).pow(2).mean()
+            yield sign * (denoiser(noisy, torch.tensor([100, 700]), prompts) - target).pow(2).mean()
 
         return evaluate
 

@@ -1,0 +1,38 @@
+"""What a GPU alone can show: fp16 kernels, and what stays on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from erase.config import load
+from erase.diffusion.prepare import load_base, prepare
+from erase.training.erasure import ErasureRun, check_run, make_task
+from erase.training.loop import TrainingRun
+from erase.training.step_log import read_log
+from tests.launch import train
+from tests.tiny import write_config
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("parameters", ["{name: full}", "{name: lora, rank: 2}"])
+def test_a_run_in_half_precision_has_finite_steps(model: Path, tmp_path: Path, precision: str, parameters: str) -> None:
+    config = write_config(tmp_path, model)
+    assert train(config, "--mixed_precision", precision, "--parameters", parameters) == 0
+    assert all(line["forget_loss"] is not None for line in read_log(tmp_path / "run"))
+
+
+def test_the_unet_alone_stays_on_the_device(model: Path, tmp_path: Path) -> None:
+    run = load(ErasureRun, write_config(tmp_path, model), [])
+    plan, accelerator = check_run(run), Accelerator(mixed_precision="no")
+    base = load_base(run, plan, accelerator.device)
+    task = make_task(run, base, prepare(base, run, plan, run.seed, quiet=True), accelerator)
+    assert {p.device.type for p in base.pipeline.unet.parameters()} == {"cuda"}
+    for part in (base.pipeline.text_encoder, base.pipeline.vae):
+        assert {p.device.type for p in part.parameters()} == {"cpu"}
+    TrainingRun(task, run, accelerator, {}).train()

@@ -1,0 +1,58 @@
+"""What of speed and memory a classifier's run takes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erase.config import build
+from erase.errors import UserError
+from erase.training.step_log import read_log
+from erase.training.unlearning import unlearn
+from erase.training.unlearning_settings import UnlearningRun, check_unlearning
+
+COMMON: dict[str, Any] = {
+    "task": "classification",
+    "data": {"name": "digits"},
+    "forget": {"name": "classes", "labels": [8]},
+    "model": {"source": "timm", "architecture": "test_resnet", "stem": "standard"},
+    "start": {"name": "scratch"},
+    "train_batch_size": 8,
+    "max_train_steps": 3,
+}
+
+
+def settings(folder: Path, **given: Any) -> UnlearningRun:
+    return build(UnlearningRun, COMMON | {"output_dir": folder / "run"} | given)
+
+
+def test_fp16_and_the_average_serve_classifiers_too(tmp_path: Path) -> None:
+    unlearn(settings(tmp_path, mixed_precision="fp16", ema_decay=0.9))
+    log = read_log(tmp_path / "run")
+    assert [line["loss_scale"] for line in log] == [2.0**16] * 3
+    assert (tmp_path / "run" / "checkpoint-3" / "average.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"compile": True}, "compile: is for diffusion models"),
+        ({"ema_decay": 0.9, "batch_norm": "batch"}, "ema_decay: batch_norm batch keeps statistics"),
+        ({"mixed_precision": "fp16", "mask": {"name": "saliency"}}, "mixed_precision: mask.name saliency"),
+        ({"mixed_precision": "fp16", "forget_loss": {"name": "boundary_shrink"}}, "forget_loss.name boundary_shrink"),
+        ({"mixed_precision": "fp16", "start": {"name": "influence_unlearning"}}, "start.name influence_unlearning"),
+    ],
+    ids=["compile", "average", "mask", "boundary", "start"],
+)
+def test_what_does_not_go_with_a_classifier_is_refused(tmp_path: Path, given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        check_unlearning(settings(tmp_path, **given))
+
+
+def test_a_classifier_is_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(UserError, match="task: classification is not spread over processes by FSDP"):
+        check_unlearning(settings(tmp_path))
