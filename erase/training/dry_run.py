@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from erase.diffusion.pipelines import weighted_parts
 from erase.diffusion.prepare import load_base
 from erase.diffusion.settings import Plan
 from erase.training.erasure import ErasureRun
@@ -15,8 +16,7 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
     base = load_base(run, plan, torch.device("cpu"))
     unet = base.pipeline.unet
     before = sum(p.numel() for p in unet.parameters())
-    parts = [part for part in base.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    others = sum(bytes_of(part.parameters()) for part in parts if part is not unet)
+    others = sum(bytes_of(part.parameters()) for part in weighted_parts(base.pipeline).values() if part is not unet)
     tokens = base.pipeline.tokenizer.model_max_length
     memory = estimate_memory(run, lambda: type(unet).from_config(unet.config), others, tokens)
     trainable = run.parameters.select(unet)
