@@ -78,8 +78,12 @@ METHODS: dict[str, Method] = {
     "lur exact": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=exact",)),
     "lur chained, trim": Method("digits_lur_trim", (0.01, 0.03), WEIGHT, WEIGHTS),
     **{
-        f"lur {mode}, {label}": Method(LUR_CONFIG, (0.003, 0.01), WEIGHT, weights, (*steps, f"forget_loss={loss}"))
-        for mode, steps in (("chained", ()), ("alternating", ("update.mode=alternating", f"{STEPS}=15")))
+        f"{rule}, {label}": Method(LUR_CONFIG, (0.003, 0.01), WEIGHT, weights, (*changed, f"forget_loss={loss}"))
+        for rule, changed in (
+            ("lur chained", ()),
+            ("lur alternating", ("update.mode=alternating", f"{STEPS}=15")),
+            ("weighted_sum", ("update={name: weighted_sum}", f"{STEPS}=15")),  # what is LUR's, and what the loss's
+        )
         for label, loss, weights in (
             ("random labels", "{name: random_label}", (0.3, 1.0)),
             ("nearest labels", "{name: boundary_shrink}", (0.2, 0.5)),

@@ -47,10 +47,11 @@ class Study:
     store: Path
     scratch: Path
 
-    def rows(self, setting: str, seed: int, tuning: bool) -> Iterator[Row]:
-        """Retraining, doing nothing and every method, at one seed; what is stored is not made again."""
-        for name, overrides in self.wanted(setting, tuning):
-            yield self.row(setting, name, overrides, seed, tuning)
+    def make_rows(self, setting: str, seed: int, tuning: bool) -> None:
+        """Every method at one seed. What others are making is left to them, and waited for at the end."""
+        given = [(setting, name, overrides, seed, tuning) for name, overrides in self.wanted(setting, tuning)]
+        for one in [one for one in given if self.row(*one, wait=False) is None]:
+            self.row(*one)
 
     def wanted(self, setting: str, tuning: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Methods and what is changed in each: all of its grid, or what tuning chose."""
@@ -63,15 +64,20 @@ class Study:
     def chosen(self, setting: str, name: str) -> tuple[str, ...]:
         """The overrides of the smallest average gap on the tuning seed; of none, the first."""
         grid = METHODS[name].grid
-        gaps = [self.row(setting, name, overrides, TUNING_SEED, True).values.get("Avg_gap") for overrides in grid]
+        rows = [self.row(setting, name, overrides, TUNING_SEED, True) for overrides in grid]
+        gaps = [row.values.get("Avg_gap") if row else None for row in rows]
         return min(zip(gaps, grid, strict=True), key=lambda pair: float("inf") if pair[0] is None else pair[0])[1]
 
-    def row(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool) -> Row:
-        """One run, judged; made now if it is not stored."""
+    def row(
+        self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool, wait: bool = True
+    ) -> Row | None:
+        """One run, judged; made now if it is not stored. Without ``wait``, ``None`` while another process makes it."""
         label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
         place = self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
         run = make_run(SETTINGS[setting], METHODS[name], overrides, seed, self.scratch / setting / f"{label}-{seed}")
-        with claimed(place):
+        with claimed(place, wait) as mine:
+            if not mine:
+                return None
             found = self.stored(place, run)
             if found is None:
                 found = self.make(setting, run, tuning)
@@ -145,13 +151,17 @@ def for_tuning(parts: Parts, tuning: bool) -> Parts:
 
 
 @contextmanager
-def claimed(place: Path) -> Iterator[None]:
-    """Holds a result against other processes that would make it too."""
+def claimed(place: Path, wait: bool = True) -> Iterator[bool]:
+    """Holds a result against other processes that would make it too; without ``wait`` another may hold it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = place.with_name(f".{place.name}.lock")
     with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def all_rows(store: Path) -> list[Row]:
@@ -181,10 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     study = Study(given.store, given.output)
     for setting in [] if given.render else given.settings:
-        list(study.rows(setting, TUNING_SEED, tuning=True))
+        study.make_rows(setting, TUNING_SEED, tuning=True)
         for seed in given.seeds:
             study.references(setting, seed)
-            list(study.rows(setting, seed, tuning=False))
+            study.make_rows(setting, seed, tuning=False)
     rows = all_rows(given.store)
     write_text(given.store.with_suffix(".md"), table(rows))
     write_plot(given.store.with_suffix(".svg"), rows)

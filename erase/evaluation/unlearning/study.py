@@ -77,6 +77,28 @@ def table(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> str:
     return "\n".join(lines)
 
 
+def summary(rows: Sequence[Row], metric: str = "Avg_gap") -> str:
+    """One Markdown table of a metric: a row for each method, a column for each setting; a dash where it never ran."""
+    settings = settings_of(rows)
+    groups = {setting: by_method(rows, setting) for setting in settings}
+    methods = dict.fromkeys(name for setting in settings for name in groups[setting] if name != RETRAIN)
+    lines = [f"| method | {' | '.join(map(_escape, settings))} |", "|---|" + "---|" * len(settings)]
+    for method in methods:
+        cells = [_cell(groups[setting], method, metric) for setting in settings]
+        lines.append(f"| {_escape(method)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(groups: Mapping[str, Sequence[Row]], method: str, metric: str) -> str:
+    group = groups.get(method, ())
+    if not group:
+        return "–"
+    lost = sum(not row.values for row in group)
+    shown = spread(measured(group, metric), DIGITS.get(metric, 2)) if lost < len(group) else ""
+    shown += f"{', ' if shown else ''}{lost} of {len(group)} diverged" if lost else ""
+    return f"**{shown}**" if method in best(groups, metric) else shown
+
+
 def _unit(metric: str) -> str:
     unit = MEASURES[metric].unit
     return f", {unit}" if unit else ""

@@ -9,7 +9,7 @@ import pytest
 
 from erase.errors import UserError
 from erase.evaluation.plots import PAGE_COLORS
-from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, best, by_method, table
+from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, best, by_method, summary, table
 from erase.evaluation.unlearning.study_plot import ranked, write_plot
 
 SETTING = "digits, 10 % flipped"
@@ -101,3 +101,14 @@ def test_the_same_study_gives_the_same_plot(tmp_path: Path) -> None:
 def test_study_without_gaps_has_no_plot(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="retrained"):
         write_plot(tmp_path / "study.svg", [Row("GA", SETTING, 0, {"UA": 1.0})])
+
+
+def test_the_summary_has_a_column_for_each_setting() -> None:
+    other = [row("SalUn", seed, 2.0, "drawings") for seed in (0, 1)]
+    shown = [cells(line) for line in summary([*make_rows(), *other]).splitlines()]
+    assert shown[0] == ["method", SETTING, "drawings"]
+    found = {line[0]: line[1:] for line in shown[2:]}
+    assert found[NOTHING] == ["50.00 ± 0.00", "–"] and RETRAIN not in found
+    assert found["SalUn"] == ["5.00 ± 1.00", "**2.00 ± 0.00**"]
+    assert found["LUR chained"] == ["**2.00 ± 1.00**", "–"]
+    assert found["GA"] == ["0.50, 2 of 3 diverged", "–"]
