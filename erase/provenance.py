@@ -113,6 +113,17 @@ def write_json(file: Path, value: object) -> None:
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(file: Path, key: str) -> dict[str, Any]:
+    """A mapping from a file; ``key`` is the setting that names it."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {file} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{key}: {file} is damaged: it holds no mapping")
+    return content
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``folder`` when the body has finished, and vanishes if it raises."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from erase.diffusion.pipelines import INDEX as INDEX
 from erase.diffusion.pipelines import check_pipeline
 from erase.errors import UserError, refuse
+from erase.provenance import read_json
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", None)
 """Where the parts of a Stable Diffusion pipeline come from; the safety checker from `stable_diffusion`."""
@@ -48,7 +48,7 @@ def check_pickles(folder: Path) -> None:
 def read_index(folder: Path) -> dict[str, Any]:
     """What a pipeline is made of; empty where there is no index or a damaged one, as :func:`check_pipeline` says."""
     try:
-        return _read(folder / INDEX)
+        return read_json(folder / INDEX, "model")
     except UserError:
         return {}
 
@@ -58,16 +58,6 @@ def parts_of(index: dict[str, Any]) -> list[str]:
     return [
         name for name, value in index.items() if isinstance(value, list) and name[:1] != "_" and value[:1] != [None]
     ]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model: {file} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"model: {file} is damaged: it holds no mapping")
-    return content
 
 
 def _own_classes(folder: Path, index: dict[str, Any]) -> list[str]:
@@ -86,7 +76,9 @@ def _own_code(folder: Path, index: dict[str, Any]) -> list[str]:
     places = [folder, *(folder / part for part in parts_of(index) if part.isidentifier())]
     code = [file for place in places for file in sorted(place.glob("*.py"))]
     settings = [file for place in places for file in sorted(place.glob("*config.json"))]
-    mapped = [file for file in settings if b'"auto_map"' in file.read_bytes() and "auto_map" in _read(file)]
+    mapped = [
+        file for file in settings if b'"auto_map"' in file.read_bytes() and "auto_map" in read_json(file, "model")
+    ]
     return [f"model: {file} is code of the model's own; {NOT_RUN}" for file in code] + [
         f"model: {file} names code of the model's own (auto_map); {NOT_RUN}" for file in mapped
     ]
@@ -101,7 +93,7 @@ def _check_unet(folder: Path) -> None:
                 found |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UserError(f"model: {file} is damaged: {error}; download or copy it again") from None
-    config = _read(folder / "config.json")
+    config = read_json(folder / "config.json", "model")
     try:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(config)

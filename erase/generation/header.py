@@ -14,7 +14,7 @@ from erase.generation.plan import Look
 from erase.generation.prompts import PromptRow, hash_rows
 from erase.generation.records import hash_file
 from erase.generation.settings import Generation
-from erase.provenance import describe_environment, hash_folder, hash_json
+from erase.provenance import describe_environment, hash_folder, hash_json, read_json
 
 FORMAT = 2
 NAMES = ("model.name", "model.revision", "lora.name", "prompts.source", "made_with")
@@ -24,22 +24,10 @@ SHAPING = ("torch", "diffusers", "transformers")
 """Libraries whose versions may change an image."""
 
 
-def read_part(folder: Path, part: str, file: str) -> dict[str, Any]:
-    """The JSON of a part of a pipeline."""
-    path = folder / part / file
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model: {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"model: {path} is damaged: it holds no mapping")
-    return content
-
-
 def default_look(generation: Generation, model: Path) -> Look:
     """How rows are sampled that say nothing; the size is the model's own, as diffusers works it out."""
-    sample = read_part(model, "unet", "config.json").get("sample_size")
-    factor = 2 ** (len(read_part(model, "vae", "config.json").get("block_out_channels", [])) - 1)
+    sample = read_json(model / "unet" / "config.json", "model").get("sample_size")
+    factor = 2 ** (len(read_json(model / "vae" / "config.json", "model").get("block_out_channels", [])) - 1)
     high, wide = sample if isinstance(sample, list) else (sample, sample)
     if None in (high, wide) and None in (generation.width, generation.height):
         raise UserError(f"width, height: {model} does not say its own size; give both")
@@ -56,8 +44,8 @@ def make_header(
 ) -> dict[str, Any]:
     """Everything that an image of the folder depends on, and how it was made."""
     look = default_look(generation, model)
-    index = read_part(model, "", "model_index.json")
-    scheduler = read_part(model, "scheduler", "scheduler_config.json")
+    index = read_json(model / "model_index.json", "model")
+    scheduler = read_json(model / "scheduler" / "scheduler_config.json", "model")
     environment = describe_environment()
     lora = find_lora(generation.lora) if generation.lora else None
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
 from erase.errors import UserError, collect, refuse
-from erase.provenance import check_writable
+from erase.provenance import check_writable, read_json
 from erase.publication.destination import Destination, check_destination
 from erase.publication.evidence import Evidence, read_evidence
 from erase.publication.formats import available
@@ -116,14 +115,3 @@ def check_local_dir(settings: Publication) -> None:
         raise UserError(f"local_dir: {folder} is not empty; give another, or --overwrite")
     if not (folder / PROVENANCE).is_file() or not (folder / "README.md").is_file():
         raise UserError(f"local_dir: {folder} is no earlier publication; it is not overwritten; give another")
-
-
-def read_json(file: Path, key: str) -> dict[str, Any]:
-    """A mapping from a file; ``key`` is the setting that names it."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {file} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{key}: {file} is damaged: it holds no mapping")
-    return content
