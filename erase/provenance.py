@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -122,6 +123,19 @@ def read_json(file: Path, key: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{key}: {file} is damaged: it holds no mapping")
     return content
+
+
+@contextmanager
+def held(lock: Path, wait: bool = True) -> Iterator[bool]:
+    """Whether this process alone holds the lock while the body runs; without ``wait`` another may hold it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 @contextmanager

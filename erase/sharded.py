@@ -66,14 +66,15 @@ def take_gradients(parameters: Iterable[nn.Parameter]) -> None:
             p.grad, whole.grad = None if whole.grad is None else whole.grad.to_local(), None
 
 
-def entire(tensor: Tensor, parameter: Tensor) -> Tensor:
+def entire(tensor: Tensor, parameter: Tensor, keep: bool = True) -> Tensor:
     """A tensor shaped as the parameter's rows (the rows, a moment, an average), of all processes; else as it is.
 
-    Every process must ask at the same time.
+    Every process must ask at the same time; who does not ``keep`` it gets an empty tensor.
     """
     if not isinstance(parameter, Rows) or tensor.shape != parameter.shape:
         return tensor
-    return _as_whole(parameter, tensor.detach()).full_tensor().cpu()
+    whole = _as_whole(parameter, tensor.detach()).full_tensor()
+    return whole.cpu() if keep else whole.new_empty(0)
 
 
 def own_rows(tensor: Tensor, parameter: Tensor) -> Tensor:

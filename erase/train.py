@@ -9,8 +9,7 @@ from erase.command_line import Arguments, is_first_process, parse, run_command
 from erase.config import merge, read_yaml
 from erase.errors import UserError
 from erase.publication.destination import Destination
-from erase.publication.hub import check_write_access
-from erase.publication.publisher import RECORD, publish_run
+from erase.publication.publisher import RECORD, check_before_training, publish_run
 from erase.training.dry_run import dry_run
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.unlearning import plan_unlearning, unlearn
@@ -43,7 +42,8 @@ def _erase(run: ErasureRun, arguments: Arguments) -> None:
         return
     if run.hub_model_id is not None:
         check_run(run)
-        check_write_access(Destination(run.hub_model_id, run.hub_private_repo))
+        if is_first_process():
+            check_before_training(run.output_dir, Destination(run.hub_model_id, run.hub_private_repo))
     counts = erase_concepts(run)
     if is_first_process():
         print(f"Erased {', '.join(target.concept for target in run.targets)}: {run.output_dir}\n{counts.describe()}")

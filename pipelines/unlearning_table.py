@@ -12,11 +12,10 @@ may run at a time and share the work; one for each core, with OMP_NUM_THREADS=1,
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from erase.config import build, dump
 from erase.errors import UserError
 from erase.evaluation.unlearning.judge import judge, values
 from erase.evaluation.unlearning.outputs import Parts
-from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, table
+from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, summary, table
 from erase.evaluation.unlearning.study_plot import write_plot
-from erase.provenance import describe_software, write_json, write_text
+from erase.provenance import describe_software, held, write_json, write_text
 from erase.training.unlearning import train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
 from pipelines.unlearn_class import outputs_of, seconds_of
@@ -62,19 +61,30 @@ class Study:
                 yield name, self.chosen(setting, name)
 
     def chosen(self, setting: str, name: str) -> tuple[str, ...]:
-        """The overrides of the smallest average gap on the tuning seed; of none, the first."""
+        """The overrides of the smallest average gap on the tuning seed, all of which are stored; of none, the first."""
         grid = METHODS[name].grid
-        rows = [self.row(setting, name, overrides, TUNING_SEED, True) for overrides in grid]
-        gaps = [row.values.get("Avg_gap") if row else None for row in rows]
+        gaps = [self.tuned(setting, name, overrides).get("Avg_gap") for overrides in grid]
         return min(zip(gaps, grid, strict=True), key=lambda pair: float("inf") if pair[0] is None else pair[0])[1]
+
+    def tuned(self, setting: str, name: str, overrides: tuple[str, ...]) -> dict[str, float]:
+        """What a run of the grid was judged to be."""
+        place = self.place(setting, name, overrides, TUNING_SEED, tuning=True)
+        found = self.stored(place, self.run(setting, name, overrides, TUNING_SEED, place))
+        if found is None:
+            raise UserError(f"{place}: is not there, or of other settings; run the tuning of {setting} again")
+        values: dict[str, float] = found["values"]
+        return values
+
+    def run(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, place: Path) -> UnlearningRun:
+        """The settings of a run, with a folder of its own for the model."""
+        return make_run(SETTINGS[setting], METHODS[name], overrides, seed, self.scratch / setting / place.stem)
 
     def row(
         self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool, wait: bool = True
     ) -> Row | None:
         """One run, judged; made now if it is not stored. Without ``wait``, ``None`` while another process makes it."""
-        label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
-        place = self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
-        run = make_run(SETTINGS[setting], METHODS[name], overrides, seed, self.scratch / setting / f"{label}-{seed}")
+        place = self.place(setting, name, overrides, seed, tuning)
+        run = self.run(setting, name, overrides, seed, place)
         with claimed(place, wait) as mine:
             if not mine:
                 return None
@@ -83,6 +93,11 @@ class Study:
                 found = self.make(setting, run, tuning)
                 write_json(place, {"setting": setting, "method": name, "seed": seed, **found})
         return Row(name, SETTINGS[setting].title, seed, found["values"])
+
+    def place(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool) -> Path:
+        """The file of a run's result."""
+        label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
+        return self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
 
     def stored(self, place: Path, run: UnlearningRun) -> dict[str, Any] | None:
         """A result of the same settings."""
@@ -150,18 +165,9 @@ def for_tuning(parts: Parts, tuning: bool) -> Parts:
     return {**parts, "test": parts["validation"]} if tuning else parts
 
 
-@contextmanager
-def claimed(place: Path, wait: bool = True) -> Iterator[bool]:
+def claimed(place: Path, wait: bool = True) -> AbstractContextManager[bool]:
     """Holds a result against other processes that would make it too; without ``wait`` another may hold it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.with_name(f".{place.name}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    return held(place.with_name(f".{place.name}.lock"), wait)
 
 
 def all_rows(store: Path) -> list[Row]:
@@ -177,6 +183,11 @@ def all_rows(store: Path) -> list[Row]:
                 rows += [Row(name, of.title, seed, found[name]) for name in (RETRAIN, NOTHING)]
     order = [RETRAIN, NOTHING, *METHODS]
     return sorted(rows, key=lambda row: order.index(row.method))
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Average gaps over all settings, then every metric of each."""
+    return f"### Average gap to retraining, points\n\n{summary(rows)}\n\n{table(rows)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -196,9 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             study.references(setting, seed)
             study.make_rows(setting, seed, tuning=False)
     rows = all_rows(given.store)
-    write_text(given.store.with_suffix(".md"), table(rows))
+    write_text(given.store.with_suffix(".md"), render(rows))
     write_plot(given.store.with_suffix(".svg"), rows)
-    print(table(rows))
+    print(render(rows))
 
 
 if __name__ == "__main__":

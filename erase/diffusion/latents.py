@@ -81,7 +81,9 @@ def cached_latents(pipeline: Any, request: LatentRequest, settings: LatentSettin
             _complete(pipeline, request, settings.batch_size, folder, quiet)
             found = _read(folder / FILE, request.key())
     except (OSError, SafetensorError) as error:
-        raise UserError(f"latents.cache_dir: {folder} could not be written: {error}") from None
+        found = _read(folder / FILE, request.key())
+        if found is None:
+            raise UserError(f"latents.cache_dir: {folder} could not be written: {error}") from None
     if found is None:
         raise UserError(f"latents.cache_dir: {folder / FILE} cannot be read back; is another program writing there?")
     return found
@@ -122,8 +124,8 @@ def _read(file: Path, key: str) -> Latents | None:
         with safe_open(file, "pt") as cached:
             about = cached.metadata()
             return Latents(cached.get_tensor("latents"), int(about["evaluations"])) if about["key"] == key else None
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
-        return None
+    except (OSError, RuntimeError, SafetensorError, LookupError, TypeError, ValueError):
+        return None  # torch opens the file again by its name: a RuntimeError, if another process has removed it
 
 
 def _complete(pipeline: Any, request: LatentRequest, batch_size: int, folder: Path, quiet: bool) -> None:
@@ -132,14 +134,15 @@ def _complete(pipeline: Any, request: LatentRequest, batch_size: int, folder: Pa
     A batch is made by whoever has locked it. The first round leaves alone what others are making; the second waits
     for that, and makes it if its maker is gone.
     """
-    parts, spans = folder / PARTS, _spans(request, batch_size)
+    parts, spans = folder / f"{PARTS}-{batch_size}", _spans(request, batch_size)
     files = [parts / f"{batch_size}-{span.start:06d}.safetensors" for span in spans]
     parts.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+b") as lock, tqdm(total=len(spans), desc="batches of latents", disable=quiet) as bar:
 
         def done(place: int, wait: bool) -> bool:
             with _locked(lock, place, wait) as mine:
-                if mine and not any(_read(file, request.key()) for file in (folder / FILE, files[place])):
+                # the part first: parts vanish only once FILE is there
+                if mine and not any(_read(file, request.key()) for file in (files[place], folder / FILE)):
                     _make_part(pipeline, request, spans[place], files[place])
             bar.update(int(mine))
             return mine

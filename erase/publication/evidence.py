@@ -145,7 +145,7 @@ def _spread(places: Sequence[int]) -> list[int]:
 
 def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     """The audit that is named, or the one beside the run; one of other weights is refused."""
-    place = folder or next((place for place in _usual(run.folder) if (place / RESULTS).is_file()), None)
+    place = folder or usual_audit(run.folder)
     if place is None:
         return None
     file = place / RESULTS
@@ -162,6 +162,11 @@ def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     if base != run.base["hash"]:
         raise UserError(f"audit: {file} is of another base than the run's; run erase audit with --base of the run's")
     return evidence
+
+
+def usual_audit(run: Path) -> Path | None:
+    """The audit beside a run, or in it."""
+    return next((place for place in _usual(run) if (place / RESULTS).is_file()), None)
 
 
 def _usual(run: Path) -> Iterator[Path]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
 
 from erase.config import build
+from erase.errors import UserError
 from erase.provenance import new_folder, write_json
 from erase.publication.contents import prepare_repository, summarize
-from erase.publication.destination import Published
+from erase.publication.destination import Destination, Published
+from erase.publication.evidence import usual_audit
 from erase.publication.hub import check_write_access, upload
 from erase.publication.settings import Publication, PublicationPlan, plan_publication
 
@@ -25,13 +29,28 @@ def publish(settings: Publication) -> Published:
     """
     plan = plan_publication(settings)
     check_write_access(plan.to)
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=plan.run.folder) as place:
+    with _on_disk(plan.run.folder), tempfile.TemporaryDirectory(prefix=".publishing-", dir=plan.run.folder) as place:
         folder = Path(place)
         names = prepare_repository(plan, folder)
         published = upload(folder, names, plan.to, summarize(plan, folder, names))
     record = {"endpoint": constants.ENDPOINT, **vars(published), "revision": settings.revision, "files": names}
-    write_json(plan.run.folder / RECORD, record)
+    try:
+        write_json(plan.run.folder / RECORD, record)
+    except OSError as error:
+        raise UserError(
+            f"published as {published.url}, but {plan.run.folder / RECORD} cannot be written: {error}"
+        ) from None
     return published
+
+
+def check_before_training(run: Path, to: Destination) -> None:
+    """What would stop the publication of a run that is yet to be trained into a folder; makes nothing."""
+    old = usual_audit(run)
+    if old is not None:
+        raise UserError(
+            f"push_to_hub: {old} is the audit of an earlier run, which is no evidence for a new one; move it"
+        )
+    check_write_access(to)
 
 
 def publish_run(run: Path, repo_id: str, **settings: Any) -> Published:
@@ -41,5 +60,15 @@ def publish_run(run: Path, repo_id: str, **settings: Any) -> Published:
 
 def write_repository(plan: PublicationPlan, folder: Path) -> list[str]:
     """The exact repository as a folder, whole or absent; the names of its files."""
-    with new_folder(folder) as temporary:
+    with _on_disk(folder), new_folder(folder) as temporary:
         return prepare_repository(plan, temporary)
+
+
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the repository cannot be prepared there: {error}; free space, or give rights"
+        ) from None

@@ -47,7 +47,7 @@ def save_checkpoint(
     ``identity`` is what a run that resumes must share. Where processes hold rows of parameters all must call this, to
     put them together; one of them ``writes``.
     """
-    tensors, plain = _gathered(trained, optimizer, average)
+    tensors, plain = _gathered(trained, optimizer, average, writes)
     if not writes:
         return
     schedule = {
@@ -71,25 +71,29 @@ def save_checkpoint(
 
 
 def _gathered(
-    trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, average: Any
+    trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, average: Any, keep: bool
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """The tensors of each file, whole, and the optimizer's plain values."""
+
+    def whole(tensor: Tensor, parameter: Tensor) -> Tensor:
+        return entire(tensor.detach(), parameter, keep).contiguous()
+
     parameters = _parameters(optimizer)
     moments, plain = dict[str, Tensor](), dict[str, Any]()
     for index, values in optimizer.state_dict()["state"].items():
         inner = [pair for value in values.values() if isinstance(value, dict) for pair in value.items()]
         for key, value in [*values.items(), *inner]:  # bitsandbytes keeps its own in a dict
             if isinstance(value, Tensor):
-                moments[f"{index}.{key}"] = entire(value.detach(), parameters[index]).contiguous()
+                moments[f"{index}.{key}"] = whole(value, parameters[index])
             elif value is not None and not isinstance(value, dict):
                 plain[f"{index}.{key}"] = value
     shared = {value.data_ptr() for value in moments.values()}
-    if len(shared) < len(moments):  # as bitsandbytes' tables are; safetensors writes no tensor twice
-        moments = {key: value.clone() for key, value in moments.items()}
-    tensors = {WEIGHTS: {name: entire(p.detach(), p).contiguous() for name, p in trained.items()}, OPTIMIZER: moments}
+    if keep and len(shared) < len(moments):  # as bitsandbytes' tables are; safetensors writes no tensor twice
+        moments = {key: value.to("cpu", copy=True) for key, value in moments.items()}
+    tensors = {WEIGHTS: {name: whole(p, p) for name, p in trained.items()}, OPTIMIZER: moments}
     if average:
         pairs = zip(average.shadow_params, parameters, strict=True)
-        tensors[AVERAGE] = {str(index): entire(shadow, p).contiguous() for index, (shadow, p) in enumerate(pairs)}
+        tensors[AVERAGE] = {str(index): whole(shadow, p) for index, (shadow, p) in enumerate(pairs)}
     return tensors, plain
 
 

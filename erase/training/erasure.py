@@ -30,6 +30,7 @@ from erase.training.launch import (
     describe_training,
     end_training,
     make_accelerator,
+    resumes_in_place,
     start_training,
 )
 from erase.training.output import write_result
@@ -99,6 +100,8 @@ def check_inputs_survive(run: ErasureRun) -> None:
     inputs = {"model": run.model, "vocabulary": run.vocabulary, "retain.images": run.retain.images}
     inputs |= {"retain.prompts_file": run.retain.prompts_file, "latents.cache_dir": run.latents.cache_dir}
     inputs |= {f"targets.{i}.prompts_file": target.prompts_file for i, target in enumerate(run.targets)}
+    if run.resume_from_checkpoint is not None and not resumes_in_place(run):
+        inputs["resume_from_checkpoint"] = run.resume_from_checkpoint
     there = run.output_dir.resolve()
     refuse(
         f"{key}: {path} lies in output_dir {run.output_dir}, which --overwrite would remove; give another output_dir"

@@ -79,7 +79,9 @@ def make_accelerator(run: TrainingSettings) -> Accelerator:
     """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
     folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
     tracker = None if run.report_to == "none" else run.report_to
-    return Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
+    accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
+    accelerator.wait_for_everyone()  # all have checked the output folder before one opens it
+    return accelerator
 
 
 def start_training(

@@ -96,6 +96,7 @@ class TrainingRun:
         In fp16 such a step is passed over, with a smaller scale for the next ones; else it ends the run.
         """
         step, before = self.state.step, replace(self.state)
+        kept = {name: buffer.clone() for name, buffer in self.task.buffers.items()} if self.scale else {}
         retain, forget = self.task.objectives(step, self.shard)
         every, self.inner_products = self.settings.probe_every, {}
         probing = every > 0 and (step + 1) % every == 0
@@ -112,6 +113,8 @@ class TrainingRun:
                 raise UserError(*self._explain_non_finite(step, seen))
             else:
                 self.state = replace(before, step=step + 1)
+                for name, buffer in self.task.buffers.items():
+                    buffer.copy_(kept[name])
             if probing:
                 self.probe("inner_after", retain, forget)
         return seen

@@ -23,6 +23,8 @@ def sharding_is_on() -> bool:
 
 def sharding_problems(run: TrainingSettings) -> Iterator[str]:
     """What cannot be done with rows of parameters."""
+    if "RANK" not in os.environ:
+        yield "fsdp: needs processes; start the run by accelerate launch"
     asked = os.environ.get("FSDP_VERSION", "1")
     if asked != "2":
         yield f"fsdp_version: found {asked} in accelerate's config; this needs 2, see {CONFIG}"

@@ -19,7 +19,7 @@ from erase.classification.task import UnlearningTask
 from erase.config import dump
 from erase.diffusion.latents import default_cache
 from erase.errors import UserError
-from erase.provenance import hash_json, write_json
+from erase.provenance import hash_json, held, write_json
 from erase.randomness import derive
 from erase.training.launch import autocast, describe_training, end_training, make_accelerator, start_training
 from erase.training.output import write_result
@@ -94,11 +94,11 @@ def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> Unl
 def train_from_scratch(run: UnlearningRun, splits: Splits, learn_from: Literal["all", "retain"]) -> Path:
     """The folder of the original (``all``) or of the retrained reference (``retain``), trained unless it is cached."""
     folder = cached_classifier(run, splits, learn_from)
-    if (folder / DESCRIPTION).is_file():
-        part = "train" if learn_from == "all" else "retain"
-        check_splits_of(folder, splits, part, "the cached classifier")
-        return folder
-    unlearn(replace(from_scratch(run, learn_from), output_dir=folder, overwrite=folder.exists()))
+    with held(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / DESCRIPTION).is_file():
+            unlearn(replace(from_scratch(run, learn_from), output_dir=folder, overwrite=folder.exists()))
+            return folder
+    check_splits_of(folder, splits, "train" if learn_from == "all" else "retain", "the cached classifier")
     return folder
 
 

@@ -21,7 +21,7 @@ class PCGrad(GramRule):
     name: Literal["pcgrad"] = "pcgrad"
 
     def weights(self, gram: Gram) -> Weights:
-        """(1 - c/a, 1 - c/b) in conflict, (1, 1) elsewhere."""
-        if gram.inner >= 0:
+        """(1 - c/a, 1 - c/b) in conflict, (1, 1) elsewhere, and where a gradient is not finite."""
+        if not gram.inner < 0:
             return 1.0, 1.0
         return 1 - gram.inner / gram.retain, 1 - gram.inner / gram.forget

@@ -119,3 +119,27 @@ def test_the_alpha_sweeps_table_is_of_its_results(tmp_path: Path) -> None:
     for score in ("UA", "IRA", "CRA_kept", "CRA_erased"):
         values = [scores[score] for scores in flat]
         assert max(values) - min(values) <= 0.03, (score, values)
+
+
+def test_the_readmes_table_of_unlearning_is_of_the_study() -> None:
+    study, methods = (importlib.import_module(f"pipelines.unlearning_{name}") for name in ("table", "methods"))
+    rows = study.all_rows(study.STORE)
+    titles = {setting.title for setting in methods.SETTINGS.values()}
+    assert {row.setting for row in rows} <= titles
+    for setting in {row.setting for row in rows}:
+        made = {(row.method, row.seed) for row in rows if row.setting == setting}
+        wanted = {study.RETRAIN, study.NOTHING, *methods.METHODS}
+        assert made == {(method, seed) for method in wanted for seed in range(5)}, setting
+    assert study.render(rows) == study.STORE.with_suffix(".md").read_text(encoding="utf-8")
+    assert study.summary(rows) in README
+
+
+def test_the_studys_runs_are_of_the_settings_that_are_shipped(tmp_path: Path) -> None:
+    study, methods = (importlib.import_module(f"pipelines.unlearning_{name}") for name in ("table", "methods"))
+    made = study.Study(study.STORE, tmp_path)
+    for setting in {file.parent.name for file in (study.STORE / "runs").rglob("*.json")}:
+        for name in methods.METHODS:
+            overrides = made.chosen(setting, name)
+            place = made.place(setting, name, overrides, 0, tuning=False)
+            assert made.stored(place, made.run(setting, name, overrides, 0, place)), (setting, name)
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from erase.diffusion.concepts import LatentSettings
 from erase.diffusion.denoiser import EvaluationCounter
-from erase.diffusion.latents import LatentRequest, cached_latents, default_cache, make_latents, spread
+from erase.diffusion.latents import LatentRequest, _read, cached_latents, default_cache, make_latents, spread
 from erase.errors import UserError
 from tests.properties import assert_same_bits
 from tests.tiny import tiny_pipeline
@@ -52,7 +52,7 @@ def files(cache: Path) -> list[Path]:
 
 def part(cache: Path, start: int) -> Path:
     """The file of the batch of two that starts there."""
-    return cache / f"latents-{REQUEST.key()[:32]}" / "parts" / f"2-{start:06d}.safetensors"
+    return cache / f"latents-{REQUEST.key()[:32]}" / "parts-2" / f"2-{start:06d}.safetensors"
 
 
 def test_latents_are_made_once(pipeline: Any, tmp_path: Path) -> None:
@@ -209,6 +209,49 @@ def make_and_stop(cache: Path, stopped: Any) -> None:
     torch.set_num_threads(1)
     pipeline.unet.register_forward_pre_hook(stand_still)
     cached_latents(pipeline, MANY, LatentSettings(cache_dir=cache, batch_size=2), quiet=True)
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_none(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors opens a file twice; between the two, the process that joins the batches removes them."""
+    latents(pipeline, tmp_path)
+    (whole,) = files(tmp_path)
+    opened = torch.UntypedStorage.from_file
+
+    def too_late(name: str, *given: Any, **more: Any) -> Any:
+        Path(name).unlink()
+        return opened(name, *given, **more)
+
+    assert _read(whole, REQUEST.key()) is not None
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", staticmethod(too_late))
+    assert _read(whole, REQUEST.key()) is None and not whole.exists()
+
+
+def make_in(cache: Path, batch_size: int, failed: Any) -> None:
+    """A process that asks for a row of requests, in batches of its own size."""
+    torch.set_num_threads(1)
+    pipeline = tiny_pipeline()
+    try:
+        for seed in range(12):
+            request = replace(REQUEST, seed=seed, steps=1)
+            cached_latents(pipeline, request, LatentSettings(cache_dir=cache, batch_size=batch_size), quiet=True)
+    except BaseException:
+        failed.set()
+        raise
+
+
+@pytest.mark.slow
+def test_runs_with_batches_of_other_sizes_share_a_cache(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    failed = spawn.Event()
+    makers = [spawn.Process(target=make_in, args=(tmp_path, size, failed)) for size in (1, 2)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(timeout=120)
+    assert not failed.is_set() and [maker.exitcode for maker in makers] == [0, 0]
+    assert len(files(tmp_path)) == 12
 
 
 @pytest.mark.slow

@@ -190,6 +190,16 @@ def test_what_is_not_finite_is_not_hidden(name: str, value: float, spoilt: int) 
     assert not combined(RULES[name], *gradients).isfinite().all()
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("zero", [0, 1])
+def test_beside_a_gradient_of_zero_what_is_not_finite_is_not_hidden(name: str, value: float, zero: int) -> None:
+    """As in a first step: teacher distillation's gradient is 0 there."""
+    gradients = [[value, 2.0], [value, 2.0]]
+    gradients[zero] = [0.0, 0.0]
+    assert not combined(RULES[name], *gradients).isfinite().all()
+
+
 def test_steps_in_conflict_are_counted() -> None:
     problem, state = bowls(), UpdateState()
     turned = summed(problem.parameters, lambda t: -(2 * t[0] ** 2 + t[1] ** 2) / 2)
