@@ -143,3 +143,15 @@ def test_the_studys_runs_are_of_the_settings_that_are_shipped(tmp_path: Path) ->
             place = made.place(setting, name, overrides, 0, tuning=False)
             assert made.stored(place, made.run(setting, name, overrides, 0, place)), (setting, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readmes_cost_of_training_is_the_benchmarks() -> None:
+    shown = (RESULTS / "benchmark_training" / "shapes-cpu.md").read_text(encoding="utf-8")
+    found = [line.split("|")[-2].strip() for line in shown.splitlines() if line.startswith("| ")]
+    names = [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")]
+    first = names.index("evaluations an example, esd's recipe / lur chained")
+    evaluations, seconds, both = found[first : first + 3]
+    alone = " and ".join(f"{float(value):.1f}" for value in both.split(" and "))
+    text = " ".join(README.split())
+    assert f"takes {evaluations} times fewer denoiser evaluations and {seconds} times less time" in text
+    assert f"by examples to forget alone it is {alone} times" in text
