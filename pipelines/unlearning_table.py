@@ -1,6 +1,6 @@
 """The README's table of unlearning: every method, several settings and seeds, each tuned by a grid of the same size.
 
-    python -m pipelines.unlearning_table --settings digits_flipped10    # half an hour on 2 CPU cores
+    python -m pipelines.unlearning_table --settings digits_flipped10    # an hour on 2 CPU cores
     python -m pipelines.unlearning_table --render                      # the table of the runs that are there
 
 Tuning uses a seed of its own, and the validation part in the test part's place: the smallest average gap to retraining
