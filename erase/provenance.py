@@ -125,6 +125,11 @@ def read_json(file: Path, key: str) -> dict[str, Any]:
     return content
 
 
+def default_cache() -> Path:
+    """``$ERASE_CACHE``, or ``~/.cache/erase``."""
+    return Path(os.environ.get("ERASE_CACHE") or Path.home() / ".cache" / "erase")
+
+
 @contextmanager
 def held(lock: Path, wait: bool = True) -> Iterator[bool]:
     """Whether this process alone holds the lock while the body runs; without ``wait`` another may hold it."""

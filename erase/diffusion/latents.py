@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from erase.diffusion.concepts import LatentSettings
 from erase.diffusion.denoiser import EvaluationCounter
 from erase.errors import UserError
-from erase.provenance import hash_json
+from erase.provenance import default_cache, hash_json
 from erase.randomness import derive
 
 Item = TypeVar("Item")
@@ -50,11 +50,6 @@ def spread(items: Sequence[Item], count: int, seed: int) -> tuple[Item, ...]:
     """``count`` items: every one in a shuffled order, again and again; none is left out before one repeats."""
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(derive(seed, "spread")))
     return tuple(items[int(order[index % len(items)])] for index in range(count))
-
-
-def default_cache() -> Path:
-    """``$ERASE_CACHE``, or ``~/.cache/erase``."""
-    return Path(os.environ.get("ERASE_CACHE") or Path.home() / ".cache" / "erase")
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from accelerate.utils import release_memory
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
-from erase.diffusion.latents import default_cache
 from erase.diffusion.pipelines import load_pipeline
 from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
 from erase.diffusion.task import ErasureTask
 from erase.errors import UserError, collect, refuse
 from erase.parameters import LoRA, store_frozen
-from erase.provenance import check_writable
+from erase.provenance import check_writable, default_cache
 from erase.sharded import make_whole
 from erase.training.launch import (
     PRECISIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,6 +81,12 @@ def make_accelerator(run: TrainingSettings) -> Accelerator:
     folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
     tracker = None if run.report_to == "none" else run.report_to
     accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if started != accelerator.num_processes:  # each would take itself for the only one, and write where the others do
+        raise UserError(
+            f"processes: {started} were started, and accelerate connects {accelerator.num_processes}; on a machine "
+            "without a GPU set ACCELERATE_USE_CPU=true, else look at `accelerate env`"
+        )
     accelerator.wait_for_everyone()  # all have checked the output folder before one opens it
     return accelerator
 

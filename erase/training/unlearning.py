@@ -17,9 +17,8 @@ from erase.classification.splits import Splits, make_splits
 from erase.classification.starts import Scratch, Trained
 from erase.classification.task import UnlearningTask
 from erase.config import dump
-from erase.diffusion.latents import default_cache
 from erase.errors import UserError
-from erase.provenance import hash_json, held, write_json
+from erase.provenance import default_cache, hash_json, held, write_json
 from erase.randomness import derive
 from erase.training.launch import autocast, describe_training, end_training, make_accelerator, start_training
 from erase.training.output import write_result

@@ -125,6 +125,25 @@ def test_a_checkpoint_does_not_depend_on_how_parameters_were_held(
     assert len(read_log(two / "run")) == 4
 
 
+def test_processes_that_are_not_connected_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sharded: pytest.MonkeyPatch
+) -> None:
+    """As accelerate leaves them where its config asks for FSDP and there is no GPU: both would write the result."""
+    sharded.setenv("RANK", "1")
+    sharded.setenv("WORLD_SIZE", "2")
+    assert train(write_config(tmp_path, model)) == 2
+    assert "processes: 2 were started" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_accelerate_s_own_launcher_reads_the_config(model: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, model))
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / CONFIG), "--num_processes", "2"]
+    done = run(tmp_path, *launcher, str(TRAIN), "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["processes"] == 2
+
+
 @pytest.mark.slow
 def test_what_rows_do_not_allow_is_refused_before_a_model_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sharded: pytest.MonkeyPatch

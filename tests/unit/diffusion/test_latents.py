@@ -19,8 +19,9 @@ from torch import Tensor
 
 from erase.diffusion.concepts import LatentSettings
 from erase.diffusion.denoiser import EvaluationCounter
-from erase.diffusion.latents import LatentRequest, _read, cached_latents, default_cache, make_latents, spread
+from erase.diffusion.latents import LatentRequest, _read, cached_latents, make_latents, spread
 from erase.errors import UserError
+from erase.provenance import default_cache
 from tests.properties import assert_same_bits
 from tests.tiny import tiny_pipeline
 
