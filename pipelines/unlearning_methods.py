@@ -30,7 +30,7 @@ SETTINGS = {
     "digits_random10": Setting("digits, 10 % random", "digits_random10"),
     "digits_class": Setting("digits, class 8", "digits_class"),
     "digits_flipped10": Setting("digits, 10 % flipped labels", "digits_flipped10"),
-    "shapes_circle": Setting("drawings, circles", "shapes_circle", 3.3),
+    "shapes_circle": Setting("drawings, circles", "shapes_circle"),
     "shapes_flipped10": Setting("drawings, 10 % flipped labels", "shapes_flipped10", 3.3),
 }
 
@@ -56,6 +56,7 @@ class Method:
 STEPS, WEIGHT = "max_train_steps", "forget_weight"
 WEIGHTS = (0.1, 0.5)
 LUR_CONFIG = "digits_random10"
+LUR_NASH = "update={name: lur, mode: alternating, combine: nash}"
 METHODS: dict[str, Method] = {
     "finetune": Method("digits_finetune", (0.03, 0.1), STEPS, (15, 30)),
     "gradient_ascent": Method("digits_gradient_ascent", (1e-3, 1e-2), STEPS, (5, 15)),
@@ -89,6 +90,16 @@ METHODS: dict[str, Method] = {
             ("nearest labels", "{name: boundary_shrink}", (0.2, 0.5)),
         )
     },
+    **{
+        f"{rule}, {label}": Method(
+            "digits_munba", (0.01, 0.03), "max_grad_norm", (0.3, 1.0), (update, f"forget_loss={loss}")
+        )
+        for rule, update, label, loss in (
+            ("munba", "update={name: nash}", "nearest labels", "{name: boundary_shrink}"),
+            ("lur nash", LUR_NASH, "random labels", "{name: random_label}"),
+            ("lur nash", LUR_NASH, "nearest labels", "{name: boundary_shrink}"),
+        )
+    },  # the bargain makes the forget weight void; MUNBa's grid in its place
 }
 """30 gradient evaluations of a batch each, a tenth of retraining's 300, whatever a method makes of them."""
 

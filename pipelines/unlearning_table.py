@@ -16,9 +16,11 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from erase.classification.splits import Splits, make_splits
 from erase.command_line import quieten
@@ -36,6 +38,8 @@ from pipelines.unlearning_methods import METHODS, SETTINGS, make_run
 
 STORE = Path(__file__).parent / "results" / "unlearning_table"
 TUNING_SEED = 100
+JUDGED = 4000
+"""Retained samples that RA and the attacks see at most; the digits have fewer."""
 PLACES = ("output_dir", "overwrite", "logging_dir")
 
 
@@ -45,6 +49,8 @@ class Study:
 
     store: Path
     scratch: Path
+    seen: dict[Path, Parts] = field(default_factory=dict)
+    """The outputs of the retrained model that was judged by last."""
 
     def make_rows(self, setting: str, seed: int, tuning: bool) -> None:
         """Every method at one seed. What others are making is left to them, and waited for at the end."""
@@ -109,18 +115,25 @@ class Study:
     def make(self, setting: str, run: UnlearningRun, tuning: bool) -> dict[str, Any]:
         """Unlearns, and judges against retraining; a run that diverges has no values."""
         splits = make_splits(run.data, run.forget, run.split_seed)
-        reference = outputs_of(self.retrained(run, splits), splits)
+        reference = self.reference(run, splits)
         made: dict[str, Any] = {"config": settings_of(run), "splits": splits.hashes()["forget"]}
         try:
             counts = unlearn(run)
-            judged = values(
-                judge(for_tuning(outputs_of(run.output_dir, splits), tuning), for_tuning(reference, tuning), ())
-            )
+            found = outputs_of(run.output_dir, to_judge(splits))
+            judged = values(judge(for_tuning(found, tuning), for_tuning(reference, tuning), ()))
             judged["RTE"] = counts.seconds
         except UserError as error:
             judged, made["diverged"] = {}, str(error)
         shutil.rmtree(run.output_dir, ignore_errors=True)
         return {"values": judged, **made, "environment": describe_software()}
+
+    def reference(self, run: UnlearningRun, splits: Splits) -> Parts:
+        """What retraining says of every part; the last one stays in memory, for the next method."""
+        folder = self.retrained(run, splits)
+        if folder not in self.seen:
+            self.seen.clear()
+            self.seen[folder] = outputs_of(folder, to_judge(splits))
+        return self.seen[folder]
 
     def retrained(self, run: UnlearningRun, splits: Splits) -> Path:
         with claimed(self.scratch / f"reference-{run.data.name}-{run.forget.name}-{run.seed}"):
@@ -139,11 +152,11 @@ class Study:
     def judged_references(self, run: UnlearningRun) -> dict[str, Any]:
         """Both judged against retraining, which is 0 from itself."""
         splits = make_splits(run.data, run.forget, run.split_seed)
-        anew = self.retrained(run, splits)
-        folders = {RETRAIN: anew, NOTHING: train_from_scratch(run, splits, "all")}
-        reference = outputs_of(anew, splits)
-        found = {name: values(judge(outputs_of(folder, splits), reference, ())) for name, folder in folders.items()}
-        found[RETRAIN]["RTE"], found[NOTHING]["RTE"] = seconds_of(anew), 0.0
+        reference = self.reference(run, splits)
+        nothing = outputs_of(train_from_scratch(run, splits, "all"), to_judge(splits))
+        outputs = {RETRAIN: reference, NOTHING: nothing}
+        found = {name: values(judge(parts, reference, ())) for name, parts in outputs.items()}
+        found[RETRAIN]["RTE"], found[NOTHING]["RTE"] = seconds_of(self.retrained(run, splits)), 0.0
         return {**found, "config": dump(run.original), "environment": describe_software()}
 
 
@@ -158,6 +171,11 @@ def is_of(config: dict[str, Any], run: UnlearningRun) -> bool:
         return settings_of(build(UnlearningRun, {**config, "output_dir": str(run.output_dir)})) == settings_of(run)
     except UserError:
         return False
+
+
+def to_judge(splits: Splits) -> Splits:
+    """With no more than ``JUDGED`` of what is retained, which lies in random order: it takes longest to look at."""
+    return replace(splits, retain=splits.retain.take(torch.arange(min(JUDGED, len(splits.retain)))))
 
 
 def for_tuning(parts: Parts, tuning: bool) -> Parts:

@@ -95,7 +95,7 @@ def test_steps_grow_with_the_data() -> None:
     method = unlearning_methods.METHODS["scrub"]
     runs = [
         unlearning_methods.make_run(unlearning_methods.SETTINGS[name], method, (), 0, Path("x"))
-        for name in ("digits_class", "shapes_circle")
+        for name in ("digits_class", "shapes_flipped10")
     ]
     assert [run.max_train_steps for run in runs] == [30, 99]
     assert [run.update.forget_until for run in runs] == [20, 66]
