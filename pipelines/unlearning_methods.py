@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,55 @@ class Method:
 
     config: str
     rates: tuple[float, ...]
-    second: str
-    """The other key that is tuned."""
+    keys: str | tuple[str, ...]
+    """The other key that is tuned, or several together."""
     values: tuple[Any, ...]
+    """What it is given; of several keys, a value for each."""
     changed: tuple[str, ...] = ()
 
     @property
     def grid(self) -> list[tuple[str, ...]]:
         """Four combinations of overrides."""
-        pairs = itertools.product(self.rates, self.values)
-        return [(f"learning_rate={rate}", f"{self.second}={value}") for rate, value in pairs]
+        keys = (self.keys,) if isinstance(self.keys, str) else self.keys
+        tried = self.values if len(keys) > 1 else [(value,) for value in self.values]
+        others = [tuple(f"{key}={value}" for key, value in zip(keys, given, strict=True)) for given in tried]
+        return [(f"learning_rate={rate}", *other) for rate, other in itertools.product(self.rates, others)]
 
 
-STEPS, WEIGHT = "max_train_steps", "forget_weight"
-WEIGHTS = (0.1, 0.5)
-LUR_CONFIG = "digits_random10"
-LUR_NASH = "update={name: lur, mode: alternating, combine: nash}"
+STEPS, WEIGHT, RATIO = "max_train_steps", "forget_weight", "update.alpha.ratio"
+WEIGHTS, RATES, LOW_RATES = (0.1, 0.5), (0.01, 0.03), (0.003, 0.01)
+RANDOM, NEAREST = "forget_loss={name: random_label}", "forget_loss={name: boundary_shrink}"
+
+
+def lur(mode: str, weights: tuple[float, float], *changed: str, config: str = "digits_random10") -> Method:
+    """LUR, its weight and alpha tuned together: the heavier, the further.
+
+    ``alternating`` and ``first_order`` take alpha from a displacement, which no step need measure.
+    """
+    measured = mode in ("chained", "exact")
+    alpha = "{name: correction}" if measured else "{name: displacement}"
+    ratios = (0.3, 1.0) if measured else (1e-4, 5e-4)
+    update = (f"update.mode={mode}", f"update.alpha={alpha}", "update.measure_every=0")
+    rates = LOW_RATES if any(loss in changed for loss in (RANDOM, NEAREST)) else RATES
+    return Method(config, rates, (WEIGHT, RATIO), tuple(zip(weights, ratios, strict=True)), (*update, *changed))
+
+
+def with_labels(name: str, loss: str, weights: tuple[float, float], chained: int, others: int) -> dict[str, Method]:
+    """The rows of a forget loss that teaches other labels; steps of rules with three evaluations, and with two."""
+    steps = f"{STEPS}={others}"
+    bargain = Method("digits_munba", RATES, "max_grad_norm", (0.3, 1.0), ("update={name: nash}", loss, steps))
+    ahead = "{name: lur, mode: alternating, combine: nash, measure_every: 0, alpha: {name: displacement}}"
+    return {
+        f"lur chained, {name}": lur("chained", weights, loss, f"{STEPS}={chained}"),
+        f"lur alternating, {name}": lur("alternating", weights, loss, steps),
+        f"lur nash, {name}": replace(bargain, changed=(f"update={ahead}", loss, steps)),
+        f"weighted_sum, {name}": Method(
+            "digits_random10", LOW_RATES, WEIGHT, weights, ("update={name: weighted_sum}", loss, steps)
+        ),  # what is LUR's, and what the loss's
+        f"munba, {name}": bargain,
+    }
+
+
 METHODS: dict[str, Method] = {
     "finetune": Method("digits_finetune", (0.03, 0.1), STEPS, (15, 30)),
     "gradient_ascent": Method("digits_gradient_ascent", (1e-3, 1e-2), STEPS, (5, 15)),
@@ -73,35 +106,16 @@ METHODS: dict[str, Method] = {
     "scissorhands": Method("digits_scissorhands", (0.01, 0.03), WEIGHT, WEIGHTS),
     "sfron": Method("digits_sfron", (0.01, 0.03), WEIGHT, (1.0, 5.0)),
     "munba": Method("digits_munba", (0.01, 0.03), "max_grad_norm", (0.3, 1.0)),
-    "lur chained": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS),
-    "lur alternating": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=alternating", f"{STEPS}=15")),
-    "lur first_order": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=first_order", f"{STEPS}=15")),
-    "lur exact": Method(LUR_CONFIG, (0.01, 0.03), WEIGHT, WEIGHTS, ("update.mode=exact",)),
-    "lur chained, trim": Method("digits_lur_trim", (0.01, 0.03), WEIGHT, WEIGHTS),
-    **{
-        f"{rule}, {label}": Method(LUR_CONFIG, (0.003, 0.01), WEIGHT, weights, (*changed, f"forget_loss={loss}"))
-        for rule, changed in (
-            ("lur chained", ()),
-            ("lur alternating", ("update.mode=alternating", f"{STEPS}=15")),
-            ("weighted_sum", ("update={name: weighted_sum}", f"{STEPS}=15")),  # what is LUR's, and what the loss's
-        )
-        for label, loss, weights in (
-            ("random labels", "{name: random_label}", (0.3, 1.0)),
-            ("nearest labels", "{name: boundary_shrink}", (0.2, 0.5)),
-        )
-    },
-    **{
-        f"{rule}, {label}": Method(
-            "digits_munba", (0.01, 0.03), "max_grad_norm", (0.3, 1.0), (update, f"forget_loss={loss}")
-        )
-        for rule, update, label, loss in (
-            ("munba", "update={name: nash}", "nearest labels", "{name: boundary_shrink}"),
-            ("lur nash", LUR_NASH, "random labels", "{name: random_label}"),
-            ("lur nash", LUR_NASH, "nearest labels", "{name: boundary_shrink}"),
-        )
-    },  # the bargain makes the forget weight void; MUNBa's grid in its place
+    "lur chained": lur("chained", (0.1, 0.3)),
+    "lur alternating": lur("alternating", (0.1, 0.3), f"{STEPS}=15"),
+    "lur first_order": lur("first_order", (0.1, 0.3), f"{STEPS}=15"),
+    "lur exact": lur("exact", (0.1, 0.3)),
+    "lur chained, trim": lur("chained", (0.1, 0.3), config="digits_lur_trim"),
+    **with_labels("random labels", RANDOM, (0.3, 1.0), chained=10, others=15),
+    **with_labels("nearest labels", NEAREST, (0.2, 0.5), chained=7, others=10),
 }
-"""30 gradient evaluations of a batch each, a tenth of retraining's 300, whatever a method makes of them."""
+del METHODS["munba, random labels"]  # which is MUNBa
+"""At most 30 gradient evaluations of a batch each, a tenth of retraining's 300, those of nearest labels included."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,8 +12,10 @@ from erase.components import STRICT
 from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 
-START = 1e-6
+START = 1e-5
 """The controller's first displacement, as a share of ||theta||."""
+LOOKS = 4
+"""Measures that find the correction's order of magnitude; those after them follow it."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,6 +28,10 @@ class AbsoluteAlpha:
     def choose(self, parameters: Parameters, state: UpdateState) -> float:
         """alpha = value."""
         return self.value
+
+    def wants_measure(self, state: UpdateState) -> bool:
+        """Never."""
+        return False
 
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
         """Nothing to learn."""
@@ -47,6 +54,10 @@ class DisplacementAlpha:
         largest = max(state.retain_norm, state.forget_norm)
         return self.ratio * parameter_norm(parameters) / largest if largest > 0 else 0.0
 
+    def wants_measure(self, state: UpdateState) -> bool:
+        """Never."""
+        return False
+
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
         """Nothing to learn."""
 
@@ -55,10 +66,11 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    The correction grows as alpha, so after each step that measured it
-    alpha <- alpha * clip(sqrt(ratio / measured), 1/2, 2). The first step is a plain sum; the second starts
-    with a displacement of 1e-6, which can double every step. By the norms of the step before, alpha never
-    displaces the parameters by more than `max_displacement`.
+    The first step is a plain sum; the second displaces the parameters by 1e-5 of their norm. The correction grows
+    as alpha, so with f = ratio / measured the first four measures set alpha <- alpha * min(f / 2, 100) while
+    f > 4, which takes it near the ratio at once; else, and in all later steps, whose measures are as noisy as their
+    batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). By the norms of the step before, alpha times the larger gradient
+    is never longer than `max_displacement` of the parameters (`alternating` shifts by twice alpha).
     """
 
     name: Literal["correction"] = "correction"
@@ -80,11 +92,17 @@ class CorrectionAlpha:
         start = limit * min(1.0, START / self.max_displacement)
         return start if state.alpha is None else min(state.alpha, limit)
 
+    def wants_measure(self, state: UpdateState) -> bool:
+        """Until the order of magnitude is found."""
+        return state.looks < LOOKS
+
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
         """Moves alpha towards the ratio; a step without look-ahead or without a measure teaches nothing."""
         if seen.alpha and seen.correction is not None:
-            wanted = (self.ratio / seen.correction) ** 0.5 if seen.correction != 0 else 2.0  # lost in rounding
-            state.alpha = seen.alpha * min(2.0, max(0.5, wanted))
+            factor = self.ratio / seen.correction if seen.correction != 0 else math.inf  # lost in rounding
+            far = self.wants_measure(state) and factor > 4
+            state.alpha = seen.alpha * (min(100.0, factor / 2) if far else min(2.0, max(0.5, factor**0.5)))
+            state.looks += 1
 
 
 Alpha = AbsoluteAlpha | DisplacementAlpha | CorrectionAlpha

@@ -80,7 +80,11 @@ class LUR:
     ] = WeightedSum()
     measure_every: Annotated[
         int,
-        Field(ge=0, description="alternating and first_order: steps between measures of the correction; 0: never"),
+        Field(
+            ge=0,
+            description="alternating and first_order: steps between measures of the correction, "
+            "beside the first that alpha asks for; 0: never",
+        ),
     ] = 25
 
     @property
@@ -91,7 +95,8 @@ class LUR:
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
         alpha = self.alpha.choose(parameters, state)
-        measure = state.step > 0 < self.measure_every and (state.step - 1) % self.measure_every == 0
+        due = self.alpha.wants_measure(state) or (state.step - 1) % max(1, self.measure_every) == 0
+        measure = due and state.step > 0 < self.measure_every
         combination = None if isinstance(self.combine, WeightedSum) else self.combine
         seen = MODES[self.mode](retain, forget, parameters, state, Ahead(alpha, measure, combination))
         self.alpha.learn(state, seen)

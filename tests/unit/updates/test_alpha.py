@@ -13,7 +13,7 @@ from torch import nn
 
 from erase.protocols import Diagnostics, UpdateState
 from erase.updates import LUR, WeightedSum
-from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha, DisplacementAlpha
+from erase.updates.alpha import LOOKS, AbsoluteAlpha, CorrectionAlpha, DisplacementAlpha
 from tests.unit.updates.problems import Network, Problem, bowls, summed
 
 NORMS = st.floats(1e-6, 1e6)
@@ -68,9 +68,9 @@ def test_displacement_moves_by_its_ratio_whatever_the_scale(
     assert alpha * max(retain_norm, forget_norm) == pytest.approx(ratio * 5)
 
 
-def test_correction_starts_with_a_displacement_of_one_millionth() -> None:
+def test_correction_starts_with_a_displacement_of_a_hundred_thousandth() -> None:
     state = UpdateState(retain_norm=10.0)
-    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-6 * 5 / 10)
+    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-5 * 5 / 10)
     assert CorrectionAlpha(max_displacement=1e-7).choose(three_four(), state) == pytest.approx(1e-7 * 5 / 10)
 
 
@@ -90,16 +90,38 @@ def test_correction_starts_with_a_displacement_of_one_millionth() -> None:
     ],
 )
 def test_correction_moves_alpha_by_the_root_of_the_miss(correction: float, expected: float) -> None:
-    state = UpdateState()
+    state = UpdateState(looks=LOOKS)
     CorrectionAlpha(ratio=0.1).learn(state, measured(correction))
     assert state.alpha == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("correction", "factor"),
+    [
+        (0.1, 1.0),
+        (0.2, 0.5**0.5),
+        (40.0, 0.5),
+        (0.05, 2**0.5),  # near: as later
+        (0.025, 2.0),  # both agree where they meet
+        (0.01, 5.0),  # a tenth of the ratio: half of what is missing at once
+        (0.001, 50.0),
+        (1e-9, 100.0),  # the largest jump
+        (0.0, 100.0),
+        (float("nan"), 0.5),
+    ],
+)
+def test_the_first_measures_jump_as_the_correction_is_linear_in_alpha(correction: float, factor: float) -> None:
+    state = UpdateState(looks=LOOKS - 1)
+    CorrectionAlpha(ratio=0.1).learn(state, measured(correction))
+    assert state.alpha == pytest.approx(0.01 * factor)
+    assert state.looks == LOOKS
 
 
 @pytest.mark.parametrize("seen", [measured(None), measured(0.3, alpha=0.0), measured(0.3, alpha=None)])
 def test_correction_learns_nothing_from_a_step_that_measured_nothing(seen: Diagnostics) -> None:
     state = UpdateState(alpha=0.7)
     CorrectionAlpha().learn(state, seen)
-    assert state.alpha == 0.7
+    assert (state.alpha, state.looks) == (0.7, 0)
 
 
 @given(alpha=st.none() | st.floats(1e-9, 1e9), limit=st.floats(1e-6, 1.0), retain_norm=NORMS, forget_norm=NORMS)
@@ -126,6 +148,22 @@ def test_the_controller_converges_to_the_set_ratio(mode: Any, ratio: float) -> N
     rule = LUR(mode=mode, alpha=CorrectionAlpha(ratio=ratio, max_displacement=1.0))
     seen, _ = simulate(rule, bowls(), 40)
     assert seen[-1].correction == pytest.approx(ratio, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["chained", "exact", "alternating", "first_order"])
+@pytest.mark.parametrize("problem", [bowls, lambda: Network().problem()], ids=["bowls", "network"])
+def test_a_short_run_looks_ahead_as_far_as_it_is_told_to(mode: Any, problem: Any) -> None:
+    """After six steps, with every default but the largest displacement; the plain sum would have a correction of 0."""
+    one = problem()
+    _, state = simulate(LUR(mode=mode, alpha=CorrectionAlpha(max_displacement=1.0)), one, 6)
+    held = LUR(mode="chained", alpha=AbsoluteAlpha(value=state.alpha or 0.0))
+    assert one.run(held).correction == pytest.approx(0.1, rel=0.5)
+
+
+@pytest.mark.parametrize(("mode", "evaluations"), [("chained", 3 * 30), ("alternating", 2 * 30 + 4 + 1)])
+def test_alternating_pays_for_four_first_measures_and_then_for_one_in_25(mode: Any, evaluations: int) -> None:
+    seen, _ = simulate(LUR(mode=mode), bowls(), 30)
+    assert sum(d.evaluations for d in seen) == evaluations
 
 
 def test_the_controller_of_alternating_converges_from_the_steps_that_measure() -> None:
