@@ -12,7 +12,7 @@ from erase.components import STRICT
 from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 
-START = 1e-5
+START = 1e-6
 """The controller's first displacement, as a share of ||theta||."""
 LOOKS = 4
 """Measures that find the correction's order of magnitude; those after them follow it."""
@@ -66,7 +66,7 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    The first step is a plain sum; the second displaces the parameters by 1e-5 of their norm. The correction grows
+    The first step is a plain sum; the second displaces the parameters by 1e-6 of their norm. The correction grows
     as alpha, so with f = ratio / measured the first four measures set alpha <- alpha * min(f / 2, 100) while
     f > 4, which takes it near the ratio at once; else, and in all later steps, whose measures are as noisy as their
     batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). By the norms of the step before, alpha times the larger gradient

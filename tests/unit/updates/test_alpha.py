@@ -68,9 +68,9 @@ def test_displacement_moves_by_its_ratio_whatever_the_scale(
     assert alpha * max(retain_norm, forget_norm) == pytest.approx(ratio * 5)
 
 
-def test_correction_starts_with_a_displacement_of_a_hundred_thousandth() -> None:
+def test_correction_starts_with_a_displacement_of_a_millionth() -> None:
     state = UpdateState(retain_norm=10.0)
-    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-5 * 5 / 10)
+    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-6 * 5 / 10)
     assert CorrectionAlpha(max_displacement=1e-7).choose(three_four(), state) == pytest.approx(1e-7 * 5 / 10)
 
 
