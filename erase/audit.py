@@ -8,19 +8,29 @@ from typing import Any
 
 from erase.command_line import Arguments, run_command, stoppable
 from erase.evaluation.audit import REPORT, run_audit
-from erase.evaluation.audit_settings import Audit, output_of, plan_audit
+from erase.evaluation.audit_checks import renamed
+from erase.evaluation.audit_settings import Audit, keys_of, output_of, plan_audit
 from erase.evaluation.table import print_table
 from erase.generation.dry_run import dry_run
+
+FLAG = "dry_run"
+NO_NAME = (
+    "it names a training run, for `erase train`; an audit of what that made needs no config: "
+    "write `erase audit --erased FOLDER --target star`"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("audit", Audit, _audit, sys.argv[1:] if arguments is None else arguments, "dry_run")
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command("audit", Audit, _audit, given, FLAG, shapes=NO_NAME)
 
 
 def _audit(audit: Audit, arguments: Arguments) -> None:
-    if "dry_run" in arguments.flags:
-        print("\n\n".join(dry_run(generation) for generation in plan_audit(audit).generations.values()))
+    if FLAG in arguments.flags:
+        for side, generation in plan_audit(audit).generations.items():
+            with renamed(keys_of(audit, side)):
+                print(dry_run(generation), end="\n\n" if side == "base" else "\n")
         return
     show(audit, stoppable(lambda stop: run_audit(audit, stop)))
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "erase a concept from the embedded model and look at the page: offline, in minutes",
-    "train": "erase concepts from a Stable Diffusion model",
+    "train": "erase concepts from a Stable Diffusion model, or samples from an image classifier",
     "audit": "show what an erasure removed, kept and damaged: pictures, scores with intervals, a page",
-    "publish": "put an erased model on the Hub, with a card that shows its audit and how it was made",
+    "publish": "put an erased Stable Diffusion model on the Hub, with a card that shows its audit and how it was made",
     "generate": "make images of a set of prompts, each from a seed of its own",
 }
 

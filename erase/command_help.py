@@ -5,28 +5,40 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import is_pydantic_dataclass
 
-Schema = Mapping[str, Any]
+from erase.config import Schema, resolve, variants
+
 BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+MEANINGS = {"dry_run": "checks everything and says what would be done; does nothing and writes nothing"}
+"""Of the flags."""
 
 
-def describe_settings(name: str, settings: type, flags: Sequence[str]) -> str:
-    """The help text of a command."""
+def describe_settings(
+    name: str, settings: type, flags: Sequence[str], config: str = "a YAML file of the keys below", see: str = ""
+) -> str:
+    """The help text of a command: what it does, ``--config``, the flags, what else to ``see``, and every key."""
     schema = {**TypeAdapter(settings).json_schema()}
     schema["properties"] = _with_inherited_meanings(settings, schema["properties"])
-    summary = (settings.__doc__ or "").strip().splitlines()[0]
+    summary = (settings.__doc__ or "").strip().splitlines()[0].replace("``", "`")
     head = [
         f"erase {name} --config FILE [--KEY VALUE ...]",
         f"\n{summary}",
-        "\nEvery key stands in the YAML file or on the command line, where a nested one is written with dots.",
-        *(f"  --{flag}" for flag in flags),
-        "",
+        *([see] if see else []),
+        "\nEvery key stands in the YAML file or on the command line, where a nested one is written with dots, and the",
+        "entries of a list with numbers from 0. Where one of several choices is asked for, its name alone will do.",
+        "  --config  path",
+        *_meaning(config),
     ]
-    return "\n".join([*head, *_keys(schema, schema.get("$defs", {}), "")])
+    for flag in flags:
+        head += [f"  --{flag}", *_meaning(MEANINGS[flag])]
+    return "\n".join([*head, "", *_keys(schema, schema.get("$defs", {}), "")])
+
+
+def _meaning(text: str) -> list[str]:
+    return [textwrap.indent(textwrap.fill(text, 100), " " * 8)]
 
 
 def _with_inherited_meanings(settings: type, properties: Schema) -> Schema:
@@ -42,11 +54,12 @@ def _with_inherited_meanings(settings: type, properties: Schema) -> Schema:
 def _keys(schema: Schema, definitions: Schema, prefix: str) -> Iterator[str]:
     required = schema.get("required", [])
     for key, declared in schema.get("properties", {}).items():
-        resolved = _resolve(declared, definitions)
-        default = ", must be given" if key in required else f", default {_default(declared)}"
+        resolved = resolve(declared, definitions)
+        default = f", default {_default(declared)}" if "default" in declared else ""
+        default = ", must be given" if key in required else default
         yield f"  --{prefix}{key}  {_kind(resolved, definitions)}{default}"
         if "description" in declared:
-            yield textwrap.indent(textwrap.fill(declared["description"], 100), " " * 8)
+            yield from _meaning(declared["description"])
         yield from _inside(resolved, definitions, f"{prefix}{key}.")
 
 
@@ -54,31 +67,27 @@ def _inside(schema: Schema, definitions: Schema, prefix: str) -> Iterator[str]:
     """The keys of a nested block, of each variant of a choice, or of a list's entries."""
     if "properties" in schema:
         yield from _keys(schema, definitions, prefix)
-    for name, reference in schema.get("discriminator", {}).get("mapping", {}).items():
-        variant = _resolve({"$ref": reference}, definitions)
+    for name, choice in variants(schema).items():
+        variant = resolve(choice, definitions)
         rest = {key: value for key, value in variant["properties"].items() if key != "name"}
         yield f"    {prefix}name={name}: {variant.get('description', '').splitlines()[0]}"
-        yield from _keys({"properties": rest}, definitions, prefix)
+        yield from _keys({**variant, "properties": rest}, definitions, prefix)
+    for part in schema.get("anyOf", ()):
+        yield from _inside(resolve(part, definitions), definitions, prefix)
     entries = schema.get("items")
-    if isinstance(entries, Mapping) and "$ref" in entries:
-        yield from _keys(_resolve(entries, definitions), definitions, f"{prefix}0.")
-
-
-def _resolve(schema: Schema, definitions: Schema) -> Schema:
-    if "$ref" in schema:
-        return definitions[schema["$ref"].rsplit("/", 1)[-1]]
-    return schema
+    if isinstance(entries, Mapping):
+        yield from _inside(resolve(entries, definitions), definitions, f"{prefix}0.")
 
 
 def _kind(schema: Schema, definitions: Schema) -> str:
     if "discriminator" in schema:
-        return "choice: " + " | ".join(schema["discriminator"]["mapping"])
+        return "choice: " + " | ".join(variants(schema))
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if "anyOf" in schema:
-        return " or ".join(_kind(_resolve(part, definitions), definitions) for part in schema["anyOf"])
+        return " or ".join(_kind(resolve(part, definitions), definitions) for part in schema["anyOf"])
     if schema.get("type") == "array":
         return "list"
     limits = [f"{sign} {schema[bound]:g}" for bound, sign in BOUNDS if bound in schema]
@@ -87,7 +96,7 @@ def _kind(schema: Schema, definitions: Schema) -> str:
 
 
 def _default(declared: Schema) -> str:
-    default = declared.get("default")
+    default = declared["default"]
     if isinstance(default, Mapping):
         return str(default.get("name", "as below"))
     return json.dumps(default)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from erase.command_help import describe_settings
 from erase.config import load
-from erase.embedded import DEFAULT_CONFIG, NAME
+from erase.embedded import NAME
 from erase.errors import UserError
 from erase.generation.run import Stopped
 from erase.training.interruption import Interrupted, Interruption
@@ -20,6 +20,7 @@ from erase.training.interruption import Interrupted, Interruption
 MISTAKE = 2
 GRACE = 5.0
 """Seconds that the other processes leave to the first one's message."""
+NO_NAME = "it names a training run, for `erase train`; give a YAML file of this command, or leave it out"
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
 
@@ -29,6 +30,7 @@ class Arguments:
     """A command line, taken apart."""
 
     config: Path | None
+    """as given; see :func:`find_config`"""
     overrides: tuple[str, ...]
     """``dotted.key=value``"""
     flags: frozenset[str]
@@ -49,10 +51,21 @@ def parse(arguments: Sequence[str], flags: frozenset[str]) -> Arguments:
         if not separator:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         if key == "config":
-            config = DEFAULT_CONFIG if value == NAME else Path(value)
+            config = Path(value)
         else:
             overrides.append(f"{key}={value}")
     return Arguments(config, tuple(overrides), frozenset(found))
+
+
+def find_config(given: Path | None, shapes: Path | str) -> Path | None:
+    """The config's file; ``shapes`` is the one that the name `shapes` stands for, or what to do in its stead."""
+    if given is None or str(given) != NAME:
+        return given
+    if isinstance(shapes, Path):
+        return shapes
+    if given.exists():
+        return given
+    raise UserError(f"--config {NAME}: {shapes}")
 
 
 def run_command(
@@ -61,15 +74,22 @@ def run_command(
     command: Callable[[Settings, Arguments], None],
     arguments: Sequence[str],
     *flags: str,
+    shapes: Path | str = NO_NAME,
+    see: str = "",
 ) -> int:
-    """Reads the settings and runs the command; see :func:`guarded`."""
+    """Reads the settings and runs the command; see :func:`guarded`, and :func:`find_config` for ``shapes``.
+
+    ``see`` is what the help refers to beside the keys.
+    """
 
     def work() -> None:
         if {"--help", "-h"} & set(arguments):
-            print(describe_settings(name, settings, flags))
+            also = f"; `{NAME}`: the shipped run, which erases a star from the embedded model"
+            config = "a YAML file of the keys below" + (also if isinstance(shapes, Path) else "")
+            print(describe_settings(name, settings, flags, config, see))
             return
         parsed = parse(arguments, frozenset(flags))
-        command(load(settings, parsed.config, parsed.overrides), parsed)
+        command(load(settings, find_config(parsed.config, shapes), parsed.overrides), parsed)
 
     return guarded(name, work)
 

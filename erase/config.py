@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +20,17 @@ SECRET = re.compile("token|password|secret|api_?key", re.IGNORECASE)
 
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]
+Schema = Mapping[str, Any]
 
 
 def load(cls: type[Settings], file: Path | None, overrides: Iterable[str] = ()) -> Settings:
-    """The settings of a file and of overrides such as ``update.mode=exact``, validated as ``cls``."""
-    tree = _with_names(read_yaml(file) if file else {}, TypeAdapter(cls).json_schema())
-    return build(cls, merge(tree, overrides))
+    """The settings of a file and of overrides such as ``update.mode=exact``, validated as ``cls``.
+
+    ``update=weighted_sum`` is short for ``update.name=weighted_sum``.
+    """
+    schema = TypeAdapter(cls).json_schema()
+    tree = _in_full(read_yaml(file) if file else {}, schema)
+    return build(cls, merge(tree, [_by_name(override, schema) for override in overrides]))
 
 
 def read_yaml(file: Path) -> Tree:
@@ -87,37 +92,87 @@ def split(override: str) -> tuple[str, Any]:
 def build(cls: type[Settings], tree: Mapping[str, Any]) -> Settings:
     """``cls`` from a tree; a :class:`UserError` names every wrong key, its value and what is allowed."""
     adapter = TypeAdapter(cls)
-    tree = _with_names(tree, adapter.json_schema())
+    schema = adapter.json_schema()
+    tree = _in_full(tree, schema)
     try:
         return adapter.validate_python(tree)
     except ValidationError as error:
-        known = keys(cls)
-        raise UserError(*(_explain(problem, tree, known) for problem in error.errors())) from None
+        raise UserError(*(_explain(problem, tree, schema) for problem in error.errors())) from None
 
 
-def _with_names(tree: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> Any:
-    """A block without a ``name`` is the default choice with other values: the default's name is filled in."""
+def resolve(schema: Schema, definitions: Schema) -> Schema:
+    """What a schema says, with what it refers to."""
+    return {**schema, **definitions[schema["$ref"].rsplit("/", 1)[-1]]} if "$ref" in schema else schema
+
+
+def variants(schema: Schema) -> dict[str, Schema]:
+    """The choices that a ``name`` selects from."""
+    return {name: {"$ref": place} for name, place in schema.get("discriminator", {}).get("mapping", {}).items()}
+
+
+def _in_full(tree: Any, schema: Schema, definitions: Schema | None = None) -> Any:
+    """The tree without the short ways of saying things.
+
+    A bare word stands for the choice of that name; a block without a ``name`` is the default choice with other values;
+    a block of indices from 0, which the command line makes of ``targets.0.concept``, is a list.
+    """
     definitions = schema.get("$defs", {}) if definitions is None else definitions
-    if "$ref" in schema:
-        schema = {**schema, **definitions[schema["$ref"].rsplit("/", 1)[-1]]}
+    schema = resolve(schema, definitions)
+    for part in schema.get("anyOf", ()):
+        tree = _in_full(tree, part, definitions)
+    if "items" in schema:
+        entries = _entries(tree)
+        return [_in_full(entry, schema["items"], definitions) for entry in entries] if entries is not None else tree
+    choices = variants(schema)
+    if choices and isinstance(tree, str):
+        tree = {"name": tree}
     if not isinstance(tree, Mapping):
         return tree
-    tree = dict(tree)
-    if "discriminator" in schema:
-        if "name" not in tree and isinstance(schema.get("default"), Mapping):
-            tree["name"] = schema["default"]["name"]
-        name = tree.get("name")
-        chosen = schema["discriminator"]["mapping"].get(name) if isinstance(name, str) else None
-        return tree if chosen is None else _with_names(tree, {"$ref": chosen}, definitions)
-    known = schema.get("properties", {})
-    return {key: _with_names(value, known.get(key, {}), definitions) for key, value in tree.items()}
+    if choices and "name" not in tree and isinstance(schema.get("default"), Mapping):
+        tree = {"name": schema["default"]["name"], **tree}
+    name = tree.get("name")
+    known = resolve(choices.get(name, {}) if isinstance(name, str) else {}, definitions) if choices else schema
+    inside = known.get("properties", {})
+    return {key: _in_full(value, inside.get(key, {}), definitions) for key, value in tree.items()}
+
+
+def _entries(tree: Any) -> list[Any] | None:
+    """A list, or what stands under its indices; ``None`` of anything else."""
+    if isinstance(tree, list | tuple):
+        return list(tree)
+    indices = [str(index) for index in range(len(tree))] if isinstance(tree, Mapping) else []
+    named = {str(key): value for key, value in tree.items()} if indices else {}
+    return [named[index] for index in indices] if indices and named.keys() == set(indices) else None
+
+
+def _at(path: Sequence[str], schema: Schema, definitions: Schema) -> Iterator[Schema]:
+    """What may stand at a key, whichever choices are made on the way to it."""
+    schema = resolve(schema, definitions)
+    if not path:
+        yield schema
+        return
+    key, *rest = path
+    inside = schema.get("properties", {}).get(key, schema.get("items", {}) if key.isdecimal() else {})
+    if inside:
+        yield from _at(rest, inside, definitions)
+    for part in (*schema.get("anyOf", ()), *variants(schema).values()):
+        yield from _at(path, part, definitions)
+
+
+def _by_name(override: str, schema: Schema) -> str:
+    """An override that gives a choice's bare name, with its ``.name`` added; any other as it is."""
+    key, value = split(override)
+    places = _at(key.split("."), schema, schema.get("$defs", {})) if isinstance(value, str) else ()
+    return override.replace("=", ".name=", 1) if any(map(variants, places)) else override
 
 
 def keys(cls: type) -> set[str]:
     """The name of every key that ``cls`` or a component in it knows."""
-    schema = TypeAdapter(cls).json_schema()
-    objects = [schema, *schema.get("$defs", {}).values()]
-    return {key for definition in objects for key in definition.get("properties", {})}
+    return _keys(TypeAdapter(cls).json_schema())
+
+
+def _keys(schema: Schema) -> set[str]:
+    return {key for part in (schema, *schema.get("$defs", {}).values()) for key in part.get("properties", {})}
 
 
 def dump(settings: object) -> Tree:
@@ -137,14 +192,13 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any], prefix: str =
     return found
 
 
-def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], known: set[str]) -> str:
+def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], schema: Schema) -> str:
     """One mistake in words; the location's parts that name a variant of a choice are left out."""
     location = _location(problem["loc"], tree)
     key, found, kind = ".".join(location) or "the configuration", problem["input"], problem["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        close = difflib.get_close_matches(location[-1], known - {location[-1]}, 1)
         value = "" if SECRET.search(location[-1]) else f" (value {found!r})"
-        return f"{key}: unknown key{value}; {f'did you mean {close[0]}?' if close else '`--help` lists all'}"
+        return f"{key}: unknown key{value}; {_suggestion(location, problem['loc'], schema)}"
     if kind == "union_tag_invalid":
         context = problem["ctx"]
         allowed = context["expected_tags"].replace("'", "")
@@ -153,8 +207,22 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], known: set[str
         return f"{key}: needs a `name` key that says which one; found {found!r}"
     if kind == "missing":
         return f"{key}: must be given; `--help` says what it means"
+    if kind in ("tuple_type", "list_type") and isinstance(found, Mapping):
+        return f"{key}: found {found!r}; must be a list, or its entries one by one: {key}.0, {key}.1, without gaps"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: found {found!r}; {message if kind == 'value_error' else message[:1].lower() + message[1:]}"
+
+
+def _suggestion(location: Sequence[str], parts: Sequence[str | int], schema: Schema) -> str:
+    """What is known in place of a key: the choices that have it, or one that is written alike."""
+    *block, last = location
+    definitions = schema.get("$defs", {})
+    choices = [choice for place in _at(block, schema, definitions) for choice in variants(place).items()]
+    owners = [name for name, choice in choices if last in resolve(choice, definitions)["properties"]]
+    if owners:
+        return f"{'.'.join(block)}.name {parts[-2]} has none; it belongs to {', '.join(dict.fromkeys(owners))}"
+    close = difflib.get_close_matches(last, _keys(schema) - {last}, 1)
+    return f"did you mean {close[0]}?" if close else "`--help` lists all"
 
 
 def _location(parts: Sequence[str | int], tree: object) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +61,8 @@ def erasure_of(demo: Demo) -> ErasureRun:
         given["max_train_steps"] = demo.max_train_steps
     if demo.resume_from_checkpoint is not None:
         given["resume_from_checkpoint"] = demo.resume_from_checkpoint
-    return load(ErasureRun, DEFAULT_CONFIG, [f"{key}={value}" for key, value in given.items()])
+    run = load(ErasureRun, DEFAULT_CONFIG, [f"{key}={value}" for key, value in given.items()])
+    return replace(run, lr_warmup_steps=min(run.lr_warmup_steps, run.max_train_steps - 1))
 
 
 def audit_of(demo: Demo) -> Audit:
@@ -95,6 +97,7 @@ def commands(demo: Demo, run: ErasureRun) -> dict[str, str]:
     shown |= {"copies": demo.copies, "steps": demo.steps}
     shown |= {} if demo.max_train_steps is None else {"max_train_steps": demo.max_train_steps}
     trained = {"targets.0.concept": demo.target, "seed": demo.seed, "max_train_steps": run.max_train_steps}
+    trained |= {"lr_warmup_steps": run.lr_warmup_steps}
     erasing = {"config": embedded.NAME, **trained, "output_dir": "runs/it"}
     return {"command": command_line("erase demo", shown), "erase_command": command_line("erase train", erasing)}
 

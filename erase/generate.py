@@ -10,14 +10,21 @@ from erase.generation.dry_run import dry_run
 from erase.generation.run import generate_folder
 from erase.generation.settings import Generation
 
+FLAG = "dry_run"
+NO_NAME = (
+    "it names a training run, for `erase train`; pictures of the embedded model need no config: "
+    "write `erase generate --prompts shapes --output_dir FOLDER`"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("generate", Generation, _generate, sys.argv[1:] if arguments is None else arguments, "dry_run")
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command("generate", Generation, _generate, given, FLAG, shapes=NO_NAME)
 
 
 def _generate(generation: Generation, arguments: Arguments) -> None:
-    if "dry_run" in arguments.flags:
+    if FLAG in arguments.flags:
         print(dry_run(generation))
         return
     folder = stoppable(lambda stop: generate_folder(generation, stop))

@@ -171,21 +171,26 @@ def sketch_spans(parameters: Parameters) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float64; on the CPU where its device has no such numbers, as Apple's GPUs."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def parameter_norm(parameters: Parameters) -> float:
     """||theta|| over all parameters."""
-    own = torch.stack([torch.linalg.vector_norm(p.detach()).double() for p in parameters]).norm()
+    own = torch.stack([precise(torch.linalg.vector_norm(p.detach())) for p in parameters]).norm()
     return over_shards(own.square()).sqrt().item() if is_sharded(parameters) else own.item()
 
 
 def gradient_norm(parameters: Parameters) -> Tensor:
     """||.grad|| over all parameters."""
     own = torch.nn.utils.get_total_norm(gradients(parameters))
-    return over_shards(own.double().square()).sqrt().to(own.dtype) if is_sharded(parameters) else own
+    return over_shards(precise(own).square()).sqrt().to(own) if is_sharded(parameters) else own
 
 
 def cosine(left: Tensor, right: Tensor) -> float:
     """The cosine of two sketches; 0 if either vanishes, NaN if either is not finite."""
-    left, right = left.double(), right.double()
+    left, right = precise(left), precise(right)
     scale = (left.norm() * right.norm()).item()
     if not math.isfinite(scale):
         return math.nan

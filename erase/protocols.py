@@ -23,7 +23,7 @@ class Objective(Protocol):
 
 @dataclass
 class UpdateState:
-    """What a rule carries from one step to the next; plain numbers, so that a checkpoint can hold it."""
+    """What a rule carries from one step to the next; plain numbers by name, so that a checkpoint can hold it."""
 
     seed: int = 0
     step: int = 0
@@ -37,33 +37,55 @@ class UpdateState:
     """||g_f|| of the step before."""
     conflicts: int = 0
     """Steps so far at which the cosine was below zero."""
+    cosines: int = 0
+    """Steps so far that had a cosine: both gradients were looked at, and nothing overflowed."""
+    block_conflicts: dict[str, int] = field(default_factory=dict)
+    """As ``conflicts``, of each block's own cosine; the training loop counts them."""
+
+    def __post_init__(self) -> None:
+        """A checkpoint older than ``cosines`` has conflicts alone: then all are counted from there on."""
+        if self.conflicts > self.cosines:
+            self.conflicts = 0
+
+    @property
+    def conflict_share(self) -> float | None:
+        """``conflicts / cosines``; ``None`` before there is a cosine."""
+        return self.conflicts / self.cosines if self.cosines else None
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What one update saw; ``None``: not looked at. All are of averaged gradients, the same on every process."""
+    """What one update saw; ``None``: not looked at. All are of averaged gradients, the same on every process.
+
+    Each loss and gradient is where the rule took it: at theta, but for LUR's second one, which is at the look-ahead.
+    That is the forget one; where `alternating` forgets first, it is the retain one.
+    """
 
     retain_loss: float | None
     forget_loss: float | None
     retain_norm: float | None
     """||g_r||"""
     forget_norm: float | None
-    """||g_f||, at the look-ahead point where the rule has one."""
+    """||g_f||"""
     cosine: float | None
-    """<g_f, g_r> / (||g_f|| ||g_r||); 0 if either is zero."""
+    """<g_f, g_r> / (||g_f|| ||g_r||); 0 if either is zero. LUR's is of gradients at two points, so it does not compare
+    with another rule's: a probe's ``cosine_before`` does, both gradients being at theta."""
     evaluations: int
     """Gradient evaluations: forward and backward passes over one objective's batch."""
     alpha: float | None = None
     """LUR's inner step, in parameter units per unit gradient."""
     correction: float | None = None
     """||alpha H_r u|| / ||g_r + u||, u = g_f at the look-ahead: the half of LUR's change against the plain sum that
-    is known without a further evaluation; the other half, alpha H_f g_r, is inside u."""
+    is known without a further evaluation; the other half, alpha H_f g_r, is inside u. `first_order` has that half
+    alone: ||u - g_f|| / ||g_r + g_f||."""
     sketches: tuple[Tensor | None, Tensor | None] = field(default=(None, None), compare=False, repr=False)
     """Sketches of g_r and g_f, see :func:`erase.gradients.sketch`."""
+    correction_sketches: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
+    """Sketches of the two whose norms ``correction`` is the ratio of."""
 
     def numbers(self) -> dict[str, float | None]:
         """Everything but the sketches, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sketches"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("sketches")}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from erase.command_line import Arguments, is_first_process, parse, run_command
+from erase.command_line import Arguments, find_config, guarded, is_first_process, parse, run_command
 from erase.config import merge, read_yaml
+from erase.embedded import DEFAULT_CONFIG
 from erase.errors import UserError
 from erase.publication.destination import Destination
 from erase.publication.publisher import RECORD, check_before_training, publish_run
@@ -16,24 +17,37 @@ from erase.training.unlearning import plan_unlearning, unlearn
 from erase.training.unlearning_settings import UnlearningRun
 
 FLAG = "dry_run"
+TASKS = ("diffusion", "classification")
+SEE = "For an image classifier: `erase train --task classification --help`."
+SEE_DIFFUSION = "For a diffusion model: `erase train --help`."
+NO_CLASSIFIER = "it names a run of task diffusion; give a YAML file of a classifier's, as configs/classification has"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if chosen_task(given) == "classification":
-        return run_command("train", UnlearningRun, _unlearn, given, FLAG)
-    return run_command("train", ErasureRun, _erase, given, FLAG)
+    task = chosen_task(given)
+    if task not in (None, *TASKS):
+        return guarded("train", lambda: _refuse_task(task))
+    if task == "classification":
+        return run_command("train", UnlearningRun, _unlearn, given, FLAG, shapes=NO_CLASSIFIER, see=SEE_DIFFUSION)
+    return run_command("train", ErasureRun, _erase, given, FLAG, shapes=DEFAULT_CONFIG, see=SEE)
 
 
 def chosen_task(arguments: Sequence[str]) -> object:
     """The domain that the command line or its config names; what is wrong with them is told when they are read."""
     try:
         parsed = parse([word for word in arguments if word not in ("--help", "-h")], frozenset({FLAG}))
-        tree = read_yaml(parsed.config) if parsed.config else {}
+        file = find_config(parsed.config, DEFAULT_CONFIG)
+        tree = read_yaml(file) if file else {}
         return merge(tree, [pair for pair in parsed.overrides if pair.startswith("task=")]).get("task")
     except UserError:
         return None
+
+
+def _refuse_task(task: object) -> None:
+    """Before all else, as the task says which keys there are."""
+    raise UserError(f"task: found {task!r}; known: {', '.join(TASKS)}")
 
 
 def _erase(run: ErasureRun, arguments: Arguments) -> None:

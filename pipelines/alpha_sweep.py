@@ -69,7 +69,7 @@ def values_of(group: list[dict[str, Any]], score: str) -> list[float]:
 def render(results: Iterable[dict[str, Any]]) -> str:
     """A Markdown table: mean and standard deviation over seeds."""
     lines = [
-        f"| alpha by | value | runs | {' | '.join(SCORES.values())} | mean cosine |",
+        f"| alpha by | value | runs | {' | '.join(SCORES.values())} | mean cosine, as LUR saw it |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (way, value), group in grouped(results).items():

@@ -8,9 +8,10 @@
 --losses, --parameters and --rules choose a part; results accumulate in ``pipelines/results/compare_updates/``. A run is
 about 2 minutes on a CPU core: batches and steps are fewer than the shipped configuration's, so that hundreds of runs
 are within reach. Several may run at a time and share the work; one for each core is fastest, each with
-OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and the same grid for every rule; the
-best of a grid has the largest harmonic mean of UA, IRA and CRA on kept prompts. UPGrad is not run: for two objectives
-it is PCGrad (tests/unit/updates/test_gram_rules.py).
+OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and a grid of six for every rule; the
+best of a grid has the largest harmonic mean of UA, IRA and CRA on kept prompts. Cosines are of both gradients at the
+weights before a step, by probes that are no part of the budget. UPGrad is not run: for two objectives it is PCGrad
+(tests/unit/updates/test_gram_rules.py).
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
 TUNING_TARGET = "circle"
 STORE = Path(__file__).parent / "results" / "compare_updates"
 RULES: dict[str, tuple[int, str]] = {
-    "weighted_sum": (2, "{name: weighted_sum}"),
-    "lur": (3, "{name: lur, mode: chained}"),
-    "lur_alternating": (2, "{name: lur, mode: alternating}"),
-    "lur_pcgrad": (3, "{name: lur, mode: chained, combine: pcgrad}"),
-    "pcgrad": (2, "{name: pcgrad}"),
-    "mgda": (2, "{name: mgda}"),
-    "cagrad": (2, "{name: cagrad}"),
-    "nash": (2, "{name: nash}"),
-    "gradient_projection": (2, "{name: gradient_projection}"),
-    "alternating_steps": (1, "{name: alternating_steps}"),
+    "weighted_sum": (90, "{name: weighted_sum}"),
+    "lur": (60, "{name: lur, mode: chained}"),
+    "lur_alternating": (86, "{name: lur, mode: alternating}"),
+    "lur_pcgrad": (60, "{name: lur, mode: chained, combine: pcgrad}"),
+    "pcgrad": (90, "{name: pcgrad}"),
+    "mgda": (90, "{name: mgda}"),
+    "cagrad": (90, "{name: cagrad}"),
+    "nash": (90, "{name: nash}"),
+    "gradient_projection": (90, "{name: gradient_projection}"),
+    "alternating_steps": (180, "{name: alternating_steps}"),
 }
-"""Gradient evaluations of a step, and the rule."""
+"""The steps that the budget allows, and the rule."""
 LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
     "negative_guidance": ("{name: negative_guidance, eta: 7.0, eta_absent: 1.2}", (0.25, 1.0)),
     "anchor_redirection": ("{name: anchor_redirection}", (0.5, 2.0)),
@@ -63,37 +64,49 @@ PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "lora": ("{name: lora, rank: 8, alpha: 8}", (1e-3, 2e-3)),
 }
 """The selection, and the learning rates of its grid."""
-RATIOS = (0.1, 0.3)
-"""Of LUR's correction, in its grid."""
+OWN: dict[str, tuple[str, float, float]] = {
+    "lur": ("update.alpha.ratio", 0.1, 0.3),
+    "lur_alternating": ("update.alpha.ratio", 0.1, 0.3),
+    "lur_pcgrad": ("update.alpha.ratio", 0.1, 0.3),
+    "cagrad": ("update.c", 0.5, 0.2),
+    "alternating_steps": ("update.retain_steps", 1, 3),
+}
+"""A number of the rule's own, its usual value and the other that is tried."""
+NASH_RATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Times the smaller learning rate: the bargain has no forget weight that could be tuned."""
 
 
 def overrides(rule: str, loss: str, parameters: str, target: str, setting: dict[str, float]) -> tuple[str, ...]:
     """One cell of the comparison; the steps are what the budget allows."""
-    evaluations, update = RULES[rule]
+    steps, update = RULES[rule]
     changes = [
         f"update={update}",
         f"forget_loss={LOSSES[loss][0]}",
         f"parameters={PARAMETERS[parameters][0]}",
-        f"max_train_steps={BUDGET // evaluations}",
+        f"max_train_steps={steps}",
         f"train_batch_size={BATCH_SIZE}",
-        f"learning_rate={setting['learning_rate']}",
-        f"forget_weight={setting['forget_weight']}",
+        *(f"{key}={value}" for key, value in setting.items()),
         "checkpointing_steps=100000",
-        "probe_every=0",
+        f"probe_every={steps // 4}",
         "save_merged=" + str(parameters == "lora").lower(),
     ]
-    if "ratio" in setting:
-        changes.append(f"update.alpha={{name: correction, ratio: {setting['ratio']}}}")
     if loss == "anchor_redirection":
         changes.append(f"targets.0.anchor={ANCHORS[target]}")
     return tuple(changes)
 
 
-def grid(rule: str, loss: str, parameters: str) -> Iterator[dict[str, float]]:
-    """The settings that a rule is tuned over: the same for all, and two alphas where it has one."""
-    for rate, weight in itertools.product(PARAMETERS[parameters][1], LOSSES[loss][1]):
-        setting = {"learning_rate": rate, "forget_weight": weight}
-        yield from ({**setting, "ratio": ratio} for ratio in RATIOS) if rule.startswith("lur") else (setting,)
+def grid(rule: str, loss: str, parameters: str) -> list[dict[str, float]]:
+    """Six settings: two learning rates with three weights, light, heavy and between.
+
+    A rule with a number of its own tries another value of it, with the heavy weight, in place of the one between.
+    """
+    rates, (light, heavy) = PARAMETERS[parameters][1], LOSSES[loss][1]
+    if rule == "nash":
+        return [{"learning_rate": float(f"{rates[0] * factor:.3g}")} for factor in NASH_RATES]
+    key, usual, other = OWN.get(rule, ("", 0.0, 0.0))
+    third = {key: other} if key else {"forget_weight": float(f"{(light * heavy) ** 0.5:.3g}")}
+    weighted = [{"forget_weight": weight} | ({key: usual} if key else {}) for weight in (light, heavy)]
+    return [{"learning_rate": rate} | w for rate in rates for w in (*weighted, weighted[1] | third)]
 
 
 def labelled(stage: str, cell: tuple[str, str, str], target: str, seed: int, setting: dict[str, float]) -> Trial:
@@ -108,13 +121,16 @@ def labelled(stage: str, cell: tuple[str, str, str], target: str, seed: int, set
     return Trial(name, target, first + seed, evaluation + seed, changes, tuple(labels.items()), SAMPLING_STEPS)
 
 
-def tuned(results: Iterable[dict[str, Any]], cell: tuple[str, str, str]) -> dict[str, float]:
-    """The best setting of a cell's grid."""
-    of = [r for r in results if (r["loss"], r["parameters"], r["rule"]) == cell]
-    if len(of) < len(list(grid(cell[2], cell[0], cell[1]))):
+def tuned(store: TrialStore, cell: tuple[str, str, str]) -> dict[str, float]:
+    """The best setting of a cell's grid, all of which is stored."""
+    loss, parameters, rule = cell
+    settings = grid(rule, loss, parameters)
+    tried = [labelled("tune", cell, TUNING_TARGET, 0, setting) for setting in settings]
+    if not all(map(store.has, tried)):
         raise UserError(f"compare_updates: {', '.join(cell)} is not tuned yet; run --stage tune with the same choices")
-    best: dict[str, float] = max(of, key=merit)["setting"]
-    return best
+    found = store.results()
+    merits = [merit(found[trial.name]) for trial in tried]
+    return settings[merits.index(max(merits))]
 
 
 def merit(result: dict[str, Any]) -> float:
@@ -125,21 +141,35 @@ def merit(result: dict[str, Any]) -> float:
     return statistics.harmonic_mean([scores[name] for name in ("UA", "IRA", "CRA_kept")])
 
 
-def trials(stage: str, cells: list[tuple[str, str, str]]) -> Iterator[Trial]:
-    """What a stage is made of."""
-    done = list(TrialStore(STORE / "tune", STORE).results().values())
+def trials(stage: str, cells: Iterable[tuple[str, str, str]]) -> Iterator[Trial]:
+    """What a stage is made of. Weights are swept where they are not void."""
+    tuning = TrialStore(STORE / "tune", STORE)
     for cell in cells:
         loss, parameters, rule = cell
         if stage == "tune":
             yield from (labelled(stage, cell, TUNING_TARGET, 0, setting) for setting in grid(rule, loss, parameters))
         elif stage == "compare":
-            setting = tuned(done, cell)
+            setting = tuned(tuning, cell)
             yield from (labelled(stage, cell, t, s, setting) for s, t in itertools.product(SEEDS, TARGETS))
-        else:
-            setting, middle = tuned(done, cell), statistics.geometric_mean(LOSSES[loss][1])
+        elif rule != "nash":
+            setting, middle = tuned(tuning, cell), statistics.geometric_mean(LOSSES[loss][1])
             for factor in (0.1, 0.3, 1.0, 3.0, 10.0):
                 changed = setting | {"forget_weight": float(f"{middle * factor:.3g}")}
                 yield from (labelled(stage, cell, TUNING_TARGET, seed, changed) for seed in (1, 2))
+
+
+def finished(stage: str) -> list[dict[str, Any]]:
+    """The results of the pairs of loss and selection of which every rule's are stored."""
+    store, results = TrialStore(STORE / stage, STORE), []
+    for loss, parameters in itertools.product(LOSSES, PARAMETERS):
+        try:
+            wanted = list(trials(stage, [(loss, parameters, rule) for rule in RULES]))
+        except UserError:  # not tuned
+            continue
+        if all(map(store.has, wanted)):
+            found = store.results()
+            results += [found[trial.name] for trial in wanted]
+    return results
 
 
 def main() -> None:
@@ -152,8 +182,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     given = parser.parse_args()
     if given.stage == "render":
-        found = {stage: list(TrialStore(STORE / stage, STORE).results().values()) for stage in ("compare", "weights")}
-        figures.write(found["compare"], found["weights"], STORE.parent)
+        figures.write(finished("compare"), finished("weights"), STORE.parent)
         return
     quieten()
     cells = list(itertools.product(given.losses, given.parameters, given.rules))

@@ -44,25 +44,34 @@ def scores(results: Results, name: str) -> list[float]:
 
 
 def table(results: Results) -> str:
-    """A table for each loss and selection; a row for each rule: mean and standard deviation over targets and seeds."""
+    """A table for each loss and selection, a row for each rule.
+
+    UA and what is kept of each target have mean and standard deviation over the seeds; then come means over all runs.
+    """
     lines = []
     for loss, parameters in panels_of(results):
         of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
-        lines += [
-            f"### {loss}, {parameters}",
-            "",
-            f"| rule | runs | {' | '.join(COLUMNS.values())} | final cosine | tuned |",
-        ]
-        lines.append("|---|---|" + "---|" * (len(COLUMNS) + 2))
-        for rule, group in by_rule(of).items():
-            cells = [spread(scores(group, name)) for name in COLUMNS]
-            cosines = [c for r in group if r["erased"] and (c := r["gradients"]["final_cosine"]) is not None]
-            lost = sum(r["erased"] is None for r in group)
-            runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
-            setting = ", ".join(f"{key} {value:g}" for key, value in group[0]["setting"].items())
-            lines.append(f"| {rule} | {runs} | {' | '.join(cells)} | {spread(cosines, 2)} | {setting} |")
+        targets = list(dict.fromkeys(r["target"] for r in of))
+        each = [f"{target}: {what}" for target in targets for what in ("UA", "kept")]
+        heads = ["rule", "runs", *each, *COLUMNS.values(), "final cosine at theta", "tuned"]
+        lines += [f"### {loss}, {parameters}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        lines += [f"| {' | '.join(row(rule, group, targets))} |" for rule, group in by_rule(of).items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
+    """A rule's cells."""
+    cells = []
+    for target in targets:
+        of = [r for r in group if r["target"] == target and r["erased"]]
+        cells += [spread(scores(of, "UA")), spread([keeping(r) for r in of])]
+    means = [f"{statistics.mean(found):.1f}" if (found := scores(group, name)) else "-" for name in COLUMNS]
+    cosines = [c for r in group if r["erased"] and (c := r["gradients"]["final_cosine"]) is not None]
+    lost = sum(r["erased"] is None for r in group)
+    runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
+    setting = ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in group[0]["setting"].items())
+    return [rule, runs, *cells, *means, spread(cosines, 2), setting]
 
 
 def keeping(result: dict[str, Any]) -> float:

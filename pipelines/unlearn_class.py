@@ -6,8 +6,8 @@
 
 Any key of `erase train` may follow. The original and the retrained model are trained once and kept in the cache;
 results.json and report.html go beside the unlearned model. Start from nothing with `--overwrite`. With
-`--shadow_models` N, N more models are retrained, and N more originals unlearned, each from a seed of its own: RMIA and
-U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken.
+`--shadow_models` N, 2 or more, N more models are retrained, and N more originals trained and unlearned, each from a
+seed of its own: RMIA and U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from erase.classification.images import Normalise
 from erase.classification.models import load_classifier
 from erase.classification.splits import Splits, make_splits
 from erase.command_line import guarded, parse
-from erase.config import dump, load
+from erase.config import differences, dump, load
 from erase.errors import UserError
 from erase.evaluation.audit import command_line
 from erase.evaluation.unlearning.accuracy import accuracies
@@ -35,16 +37,23 @@ from erase.evaluation.unlearning.judge import Judged, judge, measure
 from erase.evaluation.unlearning.outputs import PARTS, Parts, predict
 from erase.evaluation.unlearning.report import ORIGINAL, RETRAINED, UNLEARNED, Results, write_report
 from erase.evaluation.unlearning.shadow import rmia, ulira
-from erase.provenance import describe_environment, write_json
+from erase.provenance import describe_environment, read_json, write_json
 from erase.training.output import PROVENANCE
-from erase.training.unlearning import train_from_scratch, unlearn, with_original
+from erase.training.settings import FREE_ON_RESUME as FREE
+from erase.training.unlearning import as_shown, build_model, train_from_scratch, unlearn, with_original
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
+from erase.training.unlearning_words import forgotten, method
 
 
 def outputs_of(folder: Path, splits: Splits) -> Parts:
     """What a classifier that a run has written says of every part."""
     model, description = load_classifier(folder)
-    return {name: predict(model, getattr(splits, name), description.normalise) for name in PARTS}
+    return parts_of(model, description.normalise, splits)
+
+
+def parts_of(model: nn.Module, normalise: Normalise, splits: Splits) -> Parts:
+    """What a model says of every part, shown as it knows pictures."""
+    return {name: predict(model, getattr(splits, name), normalise) for name in PARTS}
 
 
 def seconds_of(folder: Path) -> float:
@@ -55,15 +64,14 @@ def seconds_of(folder: Path) -> float:
 
 def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged], dict[str, Parts]]:
     """The numbers and the outputs of the original, the retrained and the unlearned model."""
-    found = with_original(run, splits)
+    outputs, first = dict[str, Parts](), with_original(run, splits)
+    if first.model.checkpoint is not None:
+        outputs[ORIGINAL] = parts_of(build_model(first, splits), as_shown(first, splits).normalise, splits)
     folders = {RETRAINED: train_from_scratch(run, splits, "retain"), UNLEARNED: run.output_dir}
-    if found.model.checkpoint is not None:
-        folders = {ORIGINAL: found.model.checkpoint, **folders}
-    outputs = {side: outputs_of(folder, splits) for side, folder in folders.items()}
+    outputs |= {side: outputs_of(folder, splits) for side, folder in folders.items()}
     judged = {side: judge(parts, outputs[RETRAINED]) for side, parts in outputs.items()}
     for side, folder in folders.items():
-        if side != ORIGINAL:
-            judged[side]["RTE"] = measure("RTE", seconds_of(folder))
+        judged[side]["RTE"] = measure("RTE", seconds_of(folder))
     return judged, outputs
 
 
@@ -71,9 +79,8 @@ def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], c
     """RMIA, U-LiRA and the challenge's score, by shadow models of both kinds: the same samples, other seeds."""
     retrained, unlearned = [outputs[RETRAINED]], [outputs[UNLEARNED]]
     for number in range(1, count + 1):
-        other = replace(
-            run, seed=run.seed + number, output_dir=run.output_dir / "shadows" / str(number), overwrite=True
-        )
+        folder = run.output_dir / "shadows" / str(number)
+        other = replace(run, seed=run.seed + number, output_dir=folder, overwrite=True, resume_from_checkpoint=None)
         retrained.append(outputs_of(train_from_scratch(other, splits, "retain"), splits))
         unlearn(other)
         unlearned.append(outputs_of(other.output_dir, splits))
@@ -87,36 +94,34 @@ def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], c
     return {
         "RMIA": rmia(*target, *references).as_dict(),
         "U-LiRA": ulira(*margins).as_dict(),
-        **challenged(margins, unlearned, retrained),
+        "challenge": challenged(margins, unlearned, retrained),
     }
 
 
 def challenged(margins: list[Any], unlearned: list[Parts], retrained: list[Parts]) -> dict[str, Any]:
-    """The NeurIPS-2023 challenge's score, which needs three models of each kind."""
-    if len(unlearned) < FEWEST:
-        return {}
+    """The NeurIPS-2023 challenge's score."""
 
     def both(metric: str) -> tuple[float, float]:
         means = [np.mean([accuracies(parts)[metric] for parts in models]) for models in (unlearned, retrained)]
         return float(means[0]), float(means[1])
 
-    return {"challenge": challenge_score(margins[0], margins[1], both("RA"), both("TA")).as_dict()}
+    return challenge_score(margins[0], margins[1], both("RA"), both("TA")).as_dict()
 
 
-def in_words(run: UnlearningRun) -> str:
-    """What is forgotten."""
-    kinds = {
-        "classes": lambda: f"class {', '.join(run.forget.labels)}",  # type: ignore[union-attr]
-        "random": lambda: f"{100 * run.forget.fraction:g} % of the training samples",  # type: ignore[union-attr]
-        "flipped": lambda: f"{100 * run.forget.fraction:g} % wrong labels",  # type: ignore[union-attr]
-        "listed": lambda: "samples of a list",
-    }
-    return kinds[run.forget.name]()
+def check_shadows(run: UnlearningRun, count: int) -> None:
+    """Refuses a number of shadow models that the attacks cannot do with, before anything is trained."""
+    if count and count < FEWEST - 1:
+        rule = f"RMIA takes one, U-LiRA and the challenge's score {FEWEST} of each kind, the run's own among them"
+        raise UserError(f"shadow_models: found {count}; {rule}; give {FEWEST - 1} or more, or 0 for none")
+    if count and run.model.checkpoint is not None:
+        rule = "there is one such original, and shadow models need each their own"
+        raise UserError(f"shadow_models: found {count} beside model.checkpoint; {rule}; leave out one of the two")
 
 
 def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
+    check_shadows(run, shadow_models)
     splits = make_splits(run.data, run.forget, run.split_seed)
-    if not is_made(run):
+    if not is_made(run, splits):
         print(unlearn(run).describe())
     judged, outputs = judged_models(run, splits)
     shadows = attacked(run, splits, outputs, shadow_models) if shadow_models else {}
@@ -130,28 +135,35 @@ def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
     write_json(run.output_dir / "results.json", {"judged": judged, "shadows": shadows, "command": command, **facts})
     model = f"{run.model.source} {run.model.architecture}"
     page = run.output_dir / "report.html"
-    write_report(page, Results(in_words(run), model, run.update.name, judged, command, facts), outputs)
+    write_report(page, Results(forgotten(run), model, method(run), judged, command, facts), outputs)
     print(f"{run.output_dir / 'results.json'}\n{page}")
 
 
-def is_made(run: UnlearningRun) -> bool:
+def is_made(run: UnlearningRun, splits: Splits) -> bool:
     """Whether the run's classifier is there already; that of another run in its place is refused."""
     file = run.output_dir / PROVENANCE
     if run.overwrite or not file.is_file():
         check_unlearning(run)
         return False
-    made = json.loads(file.read_text(encoding="utf-8"))["config"]
-    if made | {"model": None} != dump(run) | {"model": None}:
-        raise UserError(f"output_dir: {run.output_dir} holds a run of other settings; give another, or --overwrite")
+    made, now = read_json(file, "output_dir"), splits.hashes()
+    then = made.get("splits", {}) | {"forget": made.get("forgotten", {}).get("hash")}
+    changed = [line for line in differences(made.get("config", {}), dump(run)) if line.split(":")[0] not in FREE]
+    changed += [f"{part} samples: other than then" for part in ("train", "forget") if then.get(part) != now[part]]
+    if changed:
+        there = f"output_dir: {run.output_dir} holds a run of other settings; give another, or --overwrite"
+        raise UserError(there, *changed)
     return True
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="of `erase train`, with `task: classification`")
-    parser.add_argument("--shadow_models", type=int, default=0, help="more models of each kind, for attacks")
+    parser.add_argument(
+        "--shadow_models", type=int, default=0, help="more models of each kind, for attacks: 0, or 2 and more"
+    )
     given, rest = parser.parse_known_args()
-    command = command_line("python pipelines/unlearn_class.py", {"config": given.config})
+    more = {"shadow_models": given.shadow_models} if given.shadow_models else {}
+    command = command_line("python pipelines/unlearn_class.py", {"config": given.config, **more})
     whole = " ".join([command, *map(shlex.quote, rest)])
 
     def start() -> None:

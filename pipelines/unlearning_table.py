@@ -13,22 +13,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from erase.classification.splits import Splits, make_splits
+from erase.classification.splits import Data, Forget, Splits, make_splits
 from erase.command_line import quieten
 from erase.config import build, dump
 from erase.errors import UserError
+from erase.evaluation.trials import spread
 from erase.evaluation.unlearning.judge import judge, values
 from erase.evaluation.unlearning.outputs import Parts
-from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, summary, table
+from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, by_method, measured, summary, table
 from erase.evaluation.unlearning.study_plot import write_plot
 from erase.provenance import describe_software, held, write_json, write_text
 from erase.training.unlearning import train_from_scratch, unlearn
@@ -68,18 +71,15 @@ class Study:
 
     def chosen(self, setting: str, name: str) -> tuple[str, ...]:
         """The overrides of the smallest average gap on the tuning seed, all of which are stored; of none, the first."""
-        grid = METHODS[name].grid
-        gaps = [self.tuned(setting, name, overrides).get("Avg_gap") for overrides in grid]
-        return min(zip(gaps, grid, strict=True), key=lambda pair: float("inf") if pair[0] is None else pair[0])[1]
+        return min(METHODS[name].grid, key=lambda overrides: self.gap(setting, name, overrides))
 
-    def tuned(self, setting: str, name: str, overrides: tuple[str, ...]) -> dict[str, float]:
-        """What a run of the grid was judged to be."""
+    def gap(self, setting: str, name: str, overrides: tuple[str, ...]) -> float:
+        """The average gap of a run of the grid; of one that diverged, infinite."""
         place = self.place(setting, name, overrides, TUNING_SEED, tuning=True)
         found = self.stored(place, self.run(setting, name, overrides, TUNING_SEED, place))
         if found is None:
             raise UserError(f"{place}: is not there, or of other settings; run the tuning of {setting} again")
-        values: dict[str, float] = found["values"]
-        return values
+        return float(found["values"].get("Avg_gap", math.inf))
 
     def run(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, place: Path) -> UnlearningRun:
         """The settings of a run, with a folder of its own for the model."""
@@ -106,11 +106,12 @@ class Study:
         return self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
 
     def stored(self, place: Path, run: UnlearningRun) -> dict[str, Any] | None:
-        """A result of the same settings."""
+        """A result of the same settings and samples."""
         if not place.is_file():
             return None
         found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return found if is_of(found["config"], run) else None
+        same = is_of(found["config"], run) and found["splits"] == forgotten(run.data, run.forget, run.split_seed)
+        return found if same else None
 
     def make(self, setting: str, run: UnlearningRun, tuning: bool) -> dict[str, Any]:
         """Unlearns, and judges against retraining; a run that diverges has no values."""
@@ -123,6 +124,8 @@ class Study:
             judged = values(judge(for_tuning(found, tuning), for_tuning(reference, tuning), ()))
             judged["RTE"] = counts.seconds
         except UserError as error:
+            if "not finite" not in str(error):
+                raise
             judged, made["diverged"] = {}, str(error)
         shutil.rmtree(run.output_dir, ignore_errors=True)
         return {"values": judged, **made, "environment": describe_software()}
@@ -145,8 +148,10 @@ class Study:
         title, place = SETTINGS[setting].title, self.store / "runs" / setting / f"references-{seed}.json"
         run = make_run(SETTINGS[setting], METHODS["finetune"], (), seed, self.scratch / "none")
         with claimed(place):
-            found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else self.judged_references(run)
-            write_json(place, found)
+            found = self.stored(place, run)
+            if found is None:
+                found = self.judged_references(run)
+                write_json(place, found)
         return [Row(name, title, seed, found[name]) for name in (RETRAIN, NOTHING)]
 
     def judged_references(self, run: UnlearningRun) -> dict[str, Any]:
@@ -157,7 +162,14 @@ class Study:
         outputs = {RETRAIN: reference, NOTHING: nothing}
         found = {name: values(judge(parts, reference, ())) for name, parts in outputs.items()}
         found[RETRAIN]["RTE"], found[NOTHING]["RTE"] = seconds_of(self.retrained(run, splits)), 0.0
-        return {**found, "config": dump(run.original), "environment": describe_software()}
+        made = {"config": settings_of(run), "splits": splits.hashes()["forget"]}
+        return {**found, **made, "environment": describe_software()}
+
+
+@lru_cache
+def forgotten(data: Data, forget: Forget, seed: int) -> str:
+    """The hash of what is forgotten."""
+    return make_splits(data, forget, seed).hashes()["forget"]
 
 
 def settings_of(run: UnlearningRun) -> dict[str, Any]:
@@ -194,18 +206,35 @@ def all_rows(store: Path) -> list[Row]:
     for setting, of in SETTINGS.items():
         for file in sorted((store / "runs" / setting).glob("*.json")):
             found = json.loads(file.read_text(encoding="utf-8"))
-            if "method" in found:
-                rows.append(Row(found["method"], of.title, found["seed"], found["values"]))
-            else:
+            if "method" not in found:
                 seed = int(file.stem.rpartition("-")[2])
                 rows += [Row(name, of.title, seed, found[name]) for name in (RETRAIN, NOTHING)]
+            elif found["method"] in METHODS:
+                rows.append(Row(found["method"], of.title, found["seed"], found["values"]))
+            else:
+                raise UserError(f"{file}: is of the method {found['method']!r}, which the study has not; remove it")
     order = [RETRAIN, NOTHING, *METHODS]
     return sorted(rows, key=lambda row: order.index(row.method))
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Average gaps over all settings, then every metric of each."""
-    return f"### Average gap to retraining, points\n\n{summary(rows)}\n\n{table(rows)}"
+def headline(study: Study, rows: Sequence[Row]) -> str:
+    """LUR's variant and the other method, each the nearest on the tuning seed, on the seeds that chose nothing."""
+    lines = ["| setting | LUR's variant, as tuned | its gap | the other, as tuned | its gap |", "|---|---|---|---|---|"]
+    for setting, of in SETTINGS.items():
+        groups = by_method(rows, of.title)
+        cells = [of.title]
+        for is_lur in (True, False) if groups else ():
+            names = [name for name in METHODS if name.startswith("lur") == is_lur]
+            name = min(names, key=lambda name: study.gap(setting, name, study.chosen(setting, name)))
+            cells += [name, spread(measured(groups[name], "Avg_gap"), 2)]
+        lines += [f"| {' | '.join(cells)} |"] if groups else []
+    return "\n".join(lines)
+
+
+def render(study: Study, rows: Sequence[Row]) -> str:
+    """Average gaps over all settings, which were to be expected, then every metric of each."""
+    parts = ["### Average gap to retraining, points", summary(rows), "### As tuning chose", headline(study, rows)]
+    return "\n\n".join([*parts, table(rows)])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -225,9 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             study.references(setting, seed)
             study.make_rows(setting, seed, tuning=False)
     rows = all_rows(given.store)
-    write_text(given.store.with_suffix(".md"), render(rows))
+    write_text(given.store.with_suffix(".md"), render(study, rows))
     write_plot(given.store.with_suffix(".svg"), rows)
-    print(render(rows))
+    print(render(study, rows))
 
 
 if __name__ == "__main__":

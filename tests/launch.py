@@ -114,6 +114,35 @@ def rounding(base: Path, erased: Path, steps: int = 4) -> float:
     return steps * (2**-24 + 1e-5 * largest_difference(base, erased))
 
 
+RELATIVE = 1e-3
+"""Of losses and norms in the log of two such runs: 4 steps of 1e-5, and as much again for what follows from them."""
+STEERED = 1e-2
+"""Of alpha and the correction: the first measure is a difference of gradients that agree in three digits and more, and
+alpha goes where it points."""
+TURNED = 1e-4
+"""Of a cosine, absolute: two gradients that are each off by some 1e-5 of their length."""
+CORRECTED = 1e-5
+"""Of a correction, absolute: two gradients that are each off by some 1e-6 of their sum."""
+
+
+def near(line: dict[str, Any]) -> dict[str, Any]:
+    """What the same step of the other run may log; what this one did not measure is left out."""
+    found = {}
+    for key, value in line.items():
+        if value is None:
+            continue
+        slack = 1e-9
+        if key.startswith("cosine"):
+            slack = TURNED
+        elif key.startswith("inner") and (cosine := line[key.replace("inner", "cosine")]):
+            slack = TURNED * abs(value / cosine)  # of the product of both norms
+        elif key.startswith("correction"):
+            slack = CORRECTED
+        steered = key == "alpha" or key.startswith("correction")
+        found[key] = pytest.approx(value, rel=STEERED if steered else RELATIVE, abs=slack)
+    return found
+
+
 def pictures(pipeline: Any) -> Tensor:
     """``[2, 16, 16, 3]`` from 0 to 1: what a pipeline draws."""
     pipeline.set_progress_bar_config(disable=True)

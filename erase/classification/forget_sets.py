@@ -44,12 +44,16 @@ class Classes:
     """names of the classes"""
 
     def choose(self, train: Images, classes: Sequence[str], seed: int) -> Choice:
-        """All of them; an unknown class is refused."""
-        refuse(
-            f"forget.labels.{place}: found {label!r}; {near(label, classes)}"
-            for place, label in enumerate(self.labels)
-            if label not in classes
-        )
+        """All of them; a class that is unknown, or named twice, is refused."""
+        problems = []
+        for place, label in enumerate(self.labels):
+            first = self.labels.index(label)
+            if label not in classes:
+                problems.append(f"forget.labels.{place}: found {label!r}; {near(label, classes)}")
+            elif first != place:
+                there = f"{label!r} is there twice, first at forget.labels.{first}"
+                problems.append(f"forget.labels.{place}: {there}; leave one out")
+        refuse(problems)
         numbers = frozenset(classes.index(label) for label in self.labels)
         wanted = torch.isin(train.labels, torch.tensor(sorted(numbers)))
         return Choice(_places(wanted), train.labels, numbers)

@@ -27,9 +27,11 @@ class ModelSettings:
     """the first layers: `small`, a 3x3 convolution of stride 1 without pooling, for pictures of 8 to 64 pixels
     (torchvision's ResNets only), or the network's own"""
     checkpoint: Path | None = None
-    """begin with these weights: a folder that a run has written, or a .safetensors file that fits to the last key"""
+    """begin with these weights: a folder that a run has written; a .safetensors file that fits to the last key; or of
+    transformers a folder or a Hub id, which must be the architecture too, with the normalisation that it tells of"""
     pretrained: bool = False
-    """begin with the weights that are published under its name on the Hub (timm and transformers)"""
+    """train the original from the weights that are published under its name on the Hub (timm and transformers); what
+    already is the original is a `checkpoint`"""
     replace_head: bool = False
     """give pretrained weights of another number of classes a new, random last layer; default: they are refused"""
     revision: str | None = None

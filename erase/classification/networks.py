@@ -145,7 +145,7 @@ def _check_head(settings: ModelSettings, there: int, wanted: int) -> None:
     if there != wanted and not settings.replace_head:
         raise UserError(
             f"model.architecture: the pretrained {settings.architecture} tells {there} classes apart, the data has "
-            f"{wanted}; `replace_head: true` gives it a new last layer"
+            f"{wanted}; `replace_head: true` beside `pretrained: true` trains it with a new last layer"
         )
 
 
@@ -166,6 +166,23 @@ def linear_head(network: nn.Module) -> nn.Module | None:
 def copy_of_weights(network: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer on the CPU, no two sharing memory, as safetensors wants them."""
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in network.state_dict().items()}
+
+
+def with_own_names(network: Logits, weights: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+    """The tensors of a file that transformers wrote, under the names that they have in the network.
+
+    The names in its files are not those of its modules; it alone knows which is which.
+    """
+    inner = network.network
+    options: dict[str, Any] = {"config": inner.config, "state_dict": weights, "output_loading_info": True}
+    try:
+        found, report = type(inner).from_pretrained(None, **options)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{key}: does not fit the {type(inner).__name__}: {error}") from None
+    for kind, problem in (("missing_keys", "is missing"), ("unexpected_keys", "is too much")):
+        for name in sorted(report[kind]):
+            raise UserError(f"{key}: does not fit the {type(inner).__name__}: {name} {problem}")
+    return {f"network.{name}": tensor for name, tensor in found.state_dict().items()}
 
 
 def load_strictly(network: nn.Module, weights: dict[str, Tensor], key: str) -> None:

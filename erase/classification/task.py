@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from erase.classification.batch_norm import BatchNormMode, evaluate, has_batch_norm, running_statistics
+from erase.classification.fit import unfit
 from erase.classification.heads import grow_head, with_smaller_head
 from erase.classification.images import Batch
 from erase.classification.losses import ForgetLoss, RetainLoss
@@ -21,12 +23,16 @@ from erase.classification.models import ModelSettings, make_model, save_classifi
 from erase.classification.splits import Splits
 from erase.classification.starts import Start, Trained
 from erase.errors import UserError, refuse
+from erase.gradients import preserved, restore
 from erase.parameters import LoRA, Parameters, frozen_reference
 from erase.protocols import Objective, Shard
 from erase.randomness import derive
 
 Loss = ForgetLoss | RetainLoss
 Teacher = Callable[[], AbstractContextManager[nn.Module]]
+Weights = Callable[[], AbstractContextManager[None]]
+Looks = dict[str, Weights]
+"""The objectives that a step has looked at, each with the way back to the weights it was first looked at with."""
 
 
 class UnlearningTask:
@@ -61,6 +67,7 @@ class UnlearningTask:
         self.device, self.describe, self.autocast = torch.device(device), describe, autocast
         self.batch_norm: BatchNormMode = batch_norm
         self._make, self._evaluated = fresh, 0
+        self._tracks = batch_norm == "batch" and has_batch_norm(model)
         mask, start = mask or NoMask(), start or Trained()
         refuse(self._problems(mask))
         self._original = self._reference(model) if any(loss.needs_original for loss in losses) else None
@@ -95,17 +102,21 @@ class UnlearningTask:
         return self._evaluated
 
     def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
-        """The retain and the forget objective of a step; the forget one carries its weight."""
-        if self.batch_norm == "batch" and shard.processes * shard.micro_batches > 1 and has_batch_norm(self.model):
+        """The retain and the forget objective of a step; the forget one carries its weight.
+
+        A batch is drawn, and its target worked out, when its objective is first looked at. What depends on the
+        network's own weights is taken at those that it has now: targets of its own answers, and with ``batch_norm``
+        batch the running statistics, wherever a rule has shifted the weights by then.
+        """
+        if self._tracks and shard.processes * shard.micro_batches > 1:
             raise UserError(
                 f"batch_norm: batch takes the statistics of a whole step, in one process and one micro-batch; found "
                 f"{shard.processes} and {shard.micro_batches}; use batch_norm frozen, or a larger train_batch_size"
             )
-        retain, forget = (self._draw(name, step, shard) for name in ("retain", "forget"))
-        return (
-            self._objective(self.retain_loss, retain, shard, forgetting=False),
-            self._objective(self.forget_loss, forget, shard, forgetting=True),
-        )
+        begun = self._weights_kept() if self.forget_loss.needs_student else nullcontext
+        looks: dict[str, Weights] = {}
+        retain, forget = (self._objective(name, step, shard, begun, looks) for name in ("retain", "forget"))
+        return retain, forget
 
     def after_step(self) -> None:
         """Puts back the entries that a mask holds."""
@@ -135,11 +146,7 @@ class UnlearningTask:
             yield f"retain_loss.name: {self.retain_loss.name} needs the original's answers, which lack {name}'s class"
         if self.forget_loss.extra_class and not isinstance(mask, NoMask):
             yield f"mask.name: {mask.name} is of the original's parameters, to which {name} adds; choose none"
-        sample = self.splits.normalise(self.splits.forget.pixels[:1].to(self.device))
-        with torch.no_grad():
-            found, wanted = evaluate(self.model, sample).shape[1], len(self.splits.classes)
-        if found != wanted:
-            yield f"model: the network tells {found} classes apart, the data has {wanted}; give one that fits"
+        yield from unfit(self.model, self.splits, self.device)
 
     def _fresh(self) -> nn.Module:
         """The network with weights drawn from the seed."""
@@ -164,27 +171,64 @@ class UnlearningTask:
         batch = pool.draw(shard.total, self.seed, name, step, self.splits.normalise, self.splits.augment)
         return replace(batch, progress=step / max(1, self.total_steps))
 
-    def _objective(self, loss: Loss, batch: Batch, shard: Shard, forgetting: bool) -> Objective:
+    def _objective(self, name: str, step: int, shard: Shard, begun: Weights, looks: Looks) -> Objective:
+        forgetting = name == "forget"
+        loss: Loss = self.forget_loss if forgetting else self.retain_loss
         weight = self.forget_weight if forgetting else 1.0
-        if loss.whole_batch:
-            batch = self._with_target(loss, self._moved(batch), shard.batch_size)
-        parts = [self._moved(batch.part(*span)) for span in shard.spans()]
-        ready, looked = loss.whole_batch, False
+
+        @cache
+        def parts() -> list[Batch]:
+            return self._ready(loss, self._draw(name, step, shard), shard, begun)
 
         def look() -> Iterator[Tensor]:
-            nonlocal ready, looked, parts
-            if not ready:
-                parts, ready = [self._with_target(loss, part, len(part)) for part in parts], True
-            track, looked = not (forgetting or looked), True
+            batches, track = parts(), self._looks_first(name, looks)
+            if track and "forget" in looks:
+                self._follow(batches, looks["forget"])
+                track = False
             with self.masked.on(self._trainable, forgetting):
-                for part in parts:
+                for part in batches:
                     logits = self._logits(self.model, part.images, self.batch_norm, track)
-                    yield weight * loss(logits, part).mean() / len(parts)
-                penalty = loss.penalty(self._trainable.values(), batch)
+                    yield weight * loss(logits, part).mean() / len(batches)
+                penalty = loss.penalty(self._trainable.values(), batches[0])
                 if penalty is not None:
                     yield weight * penalty
 
         return look
+
+    def _ready(self, loss: Loss, batch: Batch, shard: Shard, begun: Weights) -> list[Batch]:
+        """A step's micro-batches in this process, with their targets."""
+        if loss.whole_batch:
+            with begun():
+                batch = self._with_target(loss, self._moved(batch), shard.batch_size)
+        parts = [self._moved(batch.part(*span)) for span in shard.spans()]
+        return parts if loss.whole_batch else [self._with_target(loss, part, len(part)) for part in parts]
+
+    def _looks_first(self, name: str, looks: Looks) -> bool:
+        """Whether this is the look that running statistics follow; the first look of all is at the step's weights."""
+        first = self._tracks and name not in looks
+        if first:
+            looks[name] = nullcontext if looks or name == "retain" else self._weights_kept()
+        return first and name == "retain"
+
+    @torch.no_grad()
+    def _follow(self, batches: list[Batch], begun: Weights) -> None:
+        """The running statistics follow a batch at the weights that the step began with: one evaluation more."""
+        with begun():
+            for part in batches:
+                self._logits(self.model, part.images, self.batch_norm, track=True)
+
+    def _weights_kept(self) -> Weights:
+        """A way back to the weights as they are now; they are left as they were found."""
+        kept = [p.detach().clone() for p in self._trainable.values()]
+
+        @contextmanager
+        def back() -> Iterator[None]:
+            parameters = list(self._trainable.values())
+            with preserved(parameters):
+                restore(parameters, kept)
+                yield
+
+        return back
 
     @torch.no_grad()
     def _with_target(self, loss: Loss, batch: Batch, at_once: int) -> Batch:

@@ -22,12 +22,13 @@ class Target:
     concept: Annotated[str, Field(min_length=1)]
     """the word or words to erase, such as `star` or `Van Gogh`"""
     neutral: str | None = None
-    """what replaces the concept's words to leave the rest of each prompt: `an artist` for `Van Gogh`. The concept is
-    then guided away from as its words change the prompt, c = p and n = the prompt without them in
-    eps*(p) - eta [eps*(c) - eps*(n)]. Default: the vocabulary's way of leaving the concept out, if it has one"""
+    """negative_guidance: what replaces the concept's words to leave the rest of each prompt: `an artist` for
+    `Van Gogh`. The concept is then guided away from as its words change the prompt, c = p and n = the prompt without
+    them in eps*(p) - eta [eps*(c) - eps*(n)]. Default: the vocabulary's way of leaving the concept out, if it has
+    one"""
     concept_prompt: str | None = None
-    """the concept alone, to guide away from c = this against n = the empty prompt instead; default, where there is
-    no neutral wording: the vocabulary's caption of the concept, else the concept's words"""
+    """negative_guidance: the concept alone, to guide away from c = this against n = the empty prompt instead; default,
+    where there is no neutral wording: the vocabulary's caption of the concept, else the concept's words"""
     synonyms: tuple[str, ...] = ()
     """other words for it, which fill the templates too"""
     templates: tuple[str, ...] = ()
@@ -37,9 +38,9 @@ class Target:
     prompts_file: Path | None = None
     """a CSV with a `prompt` column"""
     anchor: str | None = None
-    """what replaces the concept's words in each prompt, for anchor_redirection"""
+    """anchor_redirection: what replaces the concept's words in each prompt"""
     anchor_prompt: str | None = None
-    """one whole prompt to redirect to, instead of `anchor`"""
+    """anchor_redirection: one whole prompt to redirect to, instead of `anchor`"""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """factor on the target's share of the forget loss"""
 
@@ -51,7 +52,7 @@ class Retain:
     prompts: Literal["auto"] | tuple[str, ...] = "auto"
     """`auto`: the vocabulary's captions without the targets; or a list; [] with a file for the file alone"""
     prompts_file: Path | None = None
-    """a CSV with a `prompt` column, added to the list"""
+    """a CSV with a `prompt` column, added to the list, or to `auto`'s captions where there is a vocabulary"""
     empty_prompt: bool = True
     """teacher_distillation: hold the empty prompt too, on the targets' latents; guidance pushes away from it"""
     images: Path | None = None

@@ -115,16 +115,8 @@ def _replaced(
 def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabulary | None) -> tuple[str, ...]:
     """The prompts to keep; one that names a target is refused."""
     words = [word for target in targets for word in (target.concept, *target.synonyms)]
-    if retain.prompts == "auto" and retain.prompts_file is None:
-        if vocabulary is None:
-            raise UserError(
-                "retain.prompts: `auto` needs a vocabulary, which this model lacks; "
-                "list prompts to keep, or give retain.prompts_file"
-            )
-        kept = [c.text for c in vocabulary.captions_without(words) if not names(c.text, words)]
-    else:
-        listed = [] if retain.prompts == "auto" else list(retain.prompts)
-        kept = listed + (read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else [])
+    kept = _automatic(words, vocabulary, retain) if retain.prompts == "auto" else list(retain.prompts)
+    kept += read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else []
     if not kept:
         raise UserError("retain.prompts: no prompts to keep; teacher_distillation needs one at least")
     shown = {prompt for target in targets for prompt in target.prompts}
@@ -132,3 +124,15 @@ def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabu
     if clash:
         raise UserError(f"retain.prompts: {clash[0]!r} names a target of this run; a target cannot be kept too")
     return tuple(dict.fromkeys(kept))
+
+
+def _automatic(words: Sequence[str], vocabulary: Vocabulary | None, retain: Retain) -> list[str]:
+    """The vocabulary's captions without the targets' words; without a vocabulary a file has to do."""
+    if vocabulary is not None:
+        return [c.text for c in vocabulary.captions_without(words) if not names(c.text, words)]
+    if retain.prompts_file is not None:
+        return []
+    raise UserError(
+        "retain.prompts: `auto` needs a vocabulary, which this model lacks; "
+        "list prompts to keep, or give retain.prompts_file"
+    )

@@ -16,10 +16,18 @@ from erase import embedded
 from erase.components import STRICT
 from erase.config import build, read_yaml
 from erase.diffusion.concepts import LatentSettings, Retain, Target
-from erase.diffusion.losses import ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
+from erase.diffusion.losses import FORGET_LOSSES, ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
 from erase.diffusion.prompts import TargetPrompts, retain_prompts, target_prompts
 from erase.errors import UserError, collect
 from erase.vocabulary import Vocabulary
+
+WORDINGS = {
+    "neutral": "needs_direction",
+    "concept_prompt": "needs_direction",
+    "anchor": "needs_anchor",
+    "anchor_prompt": "needs_anchor",
+}
+"""A target's wordings beside its prompts, and what a forget loss says of itself that looks at them."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -76,12 +84,38 @@ def idle_settings(settings: ErasureSettings) -> Iterator[str]:
             f"retain.images: {settings.retain_loss.name} does not look at images; found {settings.retain.images}; "
             "leave them out, or choose retain_loss.name denoising"
         )
+    if settings.retain_loss.needs_images:
+        listed = None if settings.retain.prompts == "auto" else settings.retain.prompts
+        for key, given in (("prompts", listed), ("prompts_file", settings.retain.prompts_file)):
+            if given is not None:
+                yield (
+                    f"retain.{key}: {settings.retain_loss.name} keeps images, not prompts; found {given}; "
+                    "leave it out, or choose retain_loss.name teacher_distillation"
+                )
     for index, target in enumerate(settings.targets):
-        if target.neutral is not None and target.concept_prompt is not None:
+        yield from idle_words(target, f"targets.{index}", settings.forget_loss)
+
+
+def idle_words(target: Target, key: str, loss: ForgetLoss) -> Iterator[str]:
+    """A target's wordings that the forget loss does not look at, or that another one overrules."""
+    given = {name: value for name in WORDINGS if (value := getattr(target, name)) is not None}
+    for name, value in given.items():
+        if not getattr(loss, WORDINGS[name]):
+            who = " or ".join(other for other, made in FORGET_LOSSES.items() if getattr(made, WORDINGS[name]))
             yield (
-                f"targets.{index}.concept_prompt: has no effect beside targets.{index}.neutral, which says the "
-                f"direction; found {target.concept_prompt!r}; leave out one of the two"
+                f"{key}.{name}: {loss.name} does not look at it; found {value!r}; leave it out, or choose "
+                f"forget_loss.name {who}"
             )
+    if loss.needs_direction and {"neutral", "concept_prompt"} <= given.keys():
+        yield (
+            f"{key}.concept_prompt: has no effect beside {key}.neutral, which says the direction; "
+            f"found {target.concept_prompt!r}; leave out one of the two"
+        )
+    if loss.needs_anchor and {"anchor", "anchor_prompt"} <= given.keys():
+        yield (
+            f"{key}.anchor: has no effect beside {key}.anchor_prompt, which says what to redirect to; "
+            f"found {target.anchor!r}; leave out one of the two"
+        )
 
 
 def make_plan(settings: ErasureSettings) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,9 @@ class ErasureTask:
         self._trainable = parameters.select(unet)
         if isinstance(parameters, LoRA):
             self._reference = frozen_reference(unet, has_adapter=True)
+        unet.eval()  # a loss is a function of the weights: dropout stands still
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
-            unet.train()
         self.denoiser = make_denoiser(pipeline, autocast)
         self.counter = EvaluationCounter()
 
@@ -76,7 +77,11 @@ class ErasureTask:
         return self.counter.count
 
     def objectives(self, step: int, shard: Shard) -> tuple[Objective, Objective]:
-        """The retain and the forget objective of a step; the forget one carries its weight."""
+        """The retain and the forget objective of a step; the forget one carries its weight.
+
+        The frozen base is asked for an objective's target when that objective is first looked at. Wherever a rule has
+        moved the weights by then, the base is where it was.
+        """
         retain = self._objective(self.retain_loss, self._draw("retain", self.retain, step, shard), 1.0, shard)
         forget = self._draw("forget", self.forget, step, shard)
         return retain, self._objective(self.forget_loss, forget, self.forget_weight, shard)
@@ -106,14 +111,18 @@ class ErasureTask:
         return batch.to(next(self.denoiser.unet.parameters()).device)
 
     def _objective(self, loss: ForgetLoss | RetainLoss, batch: Batch, weight: float, shard: Shard) -> Objective:
-        micro = [self._with_target(loss, split(batch, *span)) for span in shard.spans()]
+        @cache
+        def micro() -> list[Batch]:
+            return [self._with_target(loss, split(batch, *span)) for span in shard.spans()]
 
         def evaluate() -> Iterator[Tensor]:
-            for part in micro:
+            for part in micro():
                 with self.counter.watch(self.denoiser.unet):
                     values = loss(self.denoiser, part)
-                yield weight * values.mean() / len(micro)
+                yield weight * values.mean() / shard.micro_batches
 
+        if not loss.needs_reference:
+            micro()  # costs nothing
         return evaluate
 
     @torch.no_grad()

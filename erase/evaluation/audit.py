@@ -11,7 +11,8 @@ from typing import Any
 from accelerate import PartialState
 
 from erase.config import dump
-from erase.evaluation.audit_settings import RESULTS, Audit, AuditPlan, plan_audit
+from erase.evaluation.audit_checks import renamed
+from erase.evaluation.audit_settings import RESULTS, Audit, AuditPlan, keys_of, plan_audit
 from erase.evaluation.findings import collateral, findings
 from erase.evaluation.metrics import ImageMetrics, PairMetrics, SetMetrics
 from erase.evaluation.metrics.runner import collect_features, score_folder, score_pairs
@@ -50,7 +51,10 @@ def run_audit(audit: Audit, stop: Stop | None = None, facts: Mapping[str, Any] |
 
 def measure(plan: AuditPlan, stop: Stop | None = None) -> tuple[dict[str, Side], dict[str, Any]] | None:
     """The pictures and scores of both sides, and what they come to; ``None`` on all processes but the first."""
-    folders = {side: generate_folder(plan.generations[side], stop) for side in SIDES}
+    folders = {}
+    for side in SIDES:
+        with renamed(keys_of(plan.audit, side)):
+            folders[side] = generate_folder(plan.generations[side], stop)
     free_memory()
     if not PartialState().is_main_process:
         return None

@@ -17,9 +17,11 @@ from pydantic.dataclasses import dataclass
 from erase import embedded
 from erase.components import STRICT
 from erase.errors import UserError, collect, refuse
+from erase.evaluation.audit_checks import idle_seed, renamed
 from erase.evaluation.metrics import (
     METRICS,
     AnyMetric,
+    ClipAccuracy,
     ClipDistance,
     ClipScore,
     ConceptClassifier,
@@ -31,7 +33,7 @@ from erase.evaluation.metrics import (
 )
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
-from erase.generation.weights import find_weights
+from erase.generation.weights import find_weights, is_weights
 
 JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot", "nudity")
 """Metrics that say which concept a picture shows."""
@@ -74,7 +76,7 @@ class Audit:
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """pictures sampled at a time; default 8, of the prompts `shapes` 40"""
     seed: Annotated[int, Field(ge=0)] = 0
-    """gives a set without seeds its own"""
+    """gives a set without seeds its own; refused beside a column of seeds, which has the last word"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """what the models compute in"""
     metrics: tuple[Annotated[AnyMetric, Field(discriminator="name")], ...] = ()
@@ -118,10 +120,11 @@ def plan_audit(audit: Audit) -> AuditPlan:
     judge = collect(problems, lambda: judge_of(audit, metrics)) if metrics else None
     rows: Sequence[PromptRow] | None = None
     generations = collect(problems, lambda: generations_of(audit, output or Path("audit")))
-    for generation in (generations or {}).values():
-        found = collect(problems, lambda generation=generation: check_generation(generation))  # type: ignore[misc]
+    for side, generation in (generations or {}).items():
+        found = collect(problems, partial(check_side, audit, side, generation))
         rows = with_target(audit, found[0]) if found else rows
     domain = collect(problems, lambda: check_concepts(audit, rows or ())) if rows else None
+    problems += idle_seed(audit.seed, rows or ())
     if rows and domain and metrics and judge:
         problems += check_metrics(audit, metrics, rows, domain, judge)
     if output is not None:
@@ -132,13 +135,27 @@ def plan_audit(audit: Audit) -> AuditPlan:
     return AuditPlan(audit, output, rows, domain, generations, metrics, judge)
 
 
+def check_side(audit: Audit, side: str, generation: Generation) -> tuple[Sequence[PromptRow], Path]:
+    """The rows and the model's folder of a side."""
+    with renamed(keys_of(audit, side)):
+        return check_generation(generation)
+
+
+def keys_of(audit: Audit, side: str) -> dict[str, str]:
+    """The audit's own keys for those of a side's generation."""
+    output = f"{side}_images" if getattr(audit, f"{side}_images") else "output_dir"
+    return {"model": side, "lora": side, "revision": f"{side}_revision", "output_dir": output}
+
+
 def check_metrics(
     audit: Audit, metrics: Sequence[AnyMetric], rows: Sequence[PromptRow], domain: str, judge: str
 ) -> list[str]:
     """What the metrics cannot do with these prompts; a classifier is loaded to know its labels."""
     problems: list[str] = []
     kept = [row for row in rows if row.concepts.get(domain) != audit.target]
-    for metric in metrics:
+    for place, metric in enumerate(metrics):
+        if isinstance(metric, ClipAccuracy) and not audit.all_target:
+            collect(problems, partial(metric.check_target, f"metrics.{place}", audit.target))
         if isinstance(metric, ImageMetrics):
             collect(problems, partial(metric.check, rows))
         elif isinstance(metric, SetMetrics):
@@ -230,6 +247,8 @@ def generations_of(audit: Audit, output: Path) -> dict[str, Generation]:
     for key in SHAPES_DEFAULTS:
         if getattr(audit, key) is not None:
             sampling[key] = getattr(audit, key)
+    if audit.base != embedded.NAME and is_weights(Path(audit.base).expanduser()):
+        raise UserError(f"base: {audit.base} holds weights and no whole model; give the model that they change")
     base = Generation(
         model=audit.base,
         revision=audit.base_revision,

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from erase import embedded
+from erase.evaluation.audit_checks import gives_seeds
 from erase.evaluation.audit_settings import AuditPlan, uses_shapes
 from erase.evaluation.effects import concept_measures, effects, measures
 from erase.evaluation.metrics.clip_model import UsesClip
@@ -56,7 +57,7 @@ def conditions(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any]:
             "count": len(base.folder.pictures),
             "hash": header["prompts"]["hash"],
             "images_per_prompt": plan.audit.images_per_prompt,
-            "evaluation_seed": plan.audit.seed,
+            "evaluation_seed": plan.audit.seed if gives_seeds(plan.audit.seed, plan.rows) else None,
             "seeds": "each picture's own, in manifest.jsonl beside the pictures",
         },
         "sampling": {"steps": sampling.pop("num_inference_steps"), **sampling},

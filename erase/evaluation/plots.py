@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from erase.evaluation.panels import FORGET, INK, LUR, PANELS, RETAIN, Curve, Panel
+
 StepLines = Sequence[Mapping[str, Any]]
 """The lines of a step log."""
 
-INK, FORGET, RETAIN, LUR = "#010203", "#010204", "#010205", "#010206"
-"""Stand-ins in matplotlib's SVG for the page's colors, which differ by day and night."""
 PAGE_COLORS = {INK: "currentColor", FORGET: "var(--forget)", RETAIN: "var(--retain)", LUR: "var(--lur)"}
 SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -39,34 +39,12 @@ SETTINGS: Any = {
 }
 SIZE = (5.6, 3.0)
 """Inches; the page scales it."""
-MAX_POINTS = 1500
+MAX_POINTS, MAX_MEANS = 1500, 300
+"""Of a curve of values, and of one of running means: a page of many panels stays small."""
 FEW = 20
 """Fewer values than this are drawn as they are."""
 LOG_ABOVE = 30.0
 """An axis is logarithmic if its largest value is this many times its smallest."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One key of the log and how it is drawn."""
-
-    key: str
-    label: str
-    color: str
-    dashes: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure of the page."""
-
-    title: str
-    note: str
-    curves: tuple[Curve, ...]
-    zero: bool = False
-    """Whether a line marks zero, above and below which the curve means opposite things."""
-    raw: bool = True
-    """Whether the values themselves are drawn behind their running mean."""
 
 
 @dataclass(frozen=True)
@@ -76,49 +54,6 @@ class Plot:
     title: str
     note: str
     svg: str
-
-
-BLOCK_CURVES = tuple(
-    Curve(f"cosine/{stage}.{kind}", f"{stage}, {kind[:4]}.", color, dashes)
-    for stage, color in (("down", FORGET), ("mid", LUR), ("up", RETAIN))
-    for kind, dashes in (("attention", ()), ("convolution", (5, 2)))
-)
-PANELS = (
-    Panel(
-        "Losses",
-        "Both objectives, each without its weight.",
-        (Curve("forget_loss", "forget", FORGET), Curve("retain_loss", "retain", RETAIN, (5, 2))),
-    ),
-    Panel(
-        "Cosine of the two gradients",
-        "Below zero the objectives pull against each other; above zero a step serves both.",
-        (Curve("cosine", "cosine", RETAIN),),
-        zero=True,
-    ),
-    Panel(
-        "Cosine by block",
-        "The same for each stage of the UNet that moved, its attention and its convolution: where the conflict is.",
-        BLOCK_CURVES,
-        zero=True,
-        raw=False,
-    ),
-    Panel(
-        "Inner product before and after an update",
-        "<g_f, g_r> of one step's batch, now and then: LUR works to raise it.",
-        (Curve("inner_before", "before", FORGET), Curve("inner_after", "after", RETAIN, (5, 2))),
-        zero=True,
-    ),
-    Panel(
-        "Look-ahead α of LUR",
-        "How far ahead of a retain step the forget loss is measured.",
-        (Curve("alpha", "α", LUR),),
-    ),
-    Panel(
-        "Correction by LUR",
-        "The known half of what LUR adds, relative to the sum of both gradients.",
-        (Curve("correction", "correction", LUR),),
-    ),
-)
 
 
 def training_plots(log: StepLines) -> list[Plot]:
@@ -158,21 +93,22 @@ def _draw(panel: Panel, log: StepLines, prefix: str) -> Plot | None:
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
     for curve, (steps, values) in found.items():
-        _plot_curve(axes, curve, steps, values, panel.raw)
+        _plot_curve(axes, panel, curve, steps, values)
     _finish(axes, panel, [values for _, values in found.values()])
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
-    description = " ".join(_describe(curve, *data) for curve, data in found.items())
+    description = " ".join(_describe(panel, curve, *data) for curve, data in found.items())
     return Plot(panel.title, panel.note, inline(stream.getvalue(), prefix, panel.title, description))
 
 
-def _plot_curve(axes: Axes, curve: Curve, steps: np.ndarray, values: np.ndarray, raw: bool) -> None:
-    mean, stride = running_mean(values, window(len(values))), -(-len(values) // MAX_POINTS)
-    if raw:
+def _plot_curve(axes: Axes, panel: Panel, curve: Curve, steps: np.ndarray, values: np.ndarray) -> None:
+    mean = running_mean(values, window(len(values)) if panel.smooth else 1)
+    stride, apart = -(-len(values) // MAX_POINTS), -(-len(values) // MAX_MEANS)
+    if panel.raw and panel.smooth:
         axes.plot(steps[::stride], values[::stride], color=curve.color, alpha=0.28, linewidth=0.8)
     axes.plot(
-        steps[::stride],
-        mean[::stride],
+        steps[::apart],
+        mean[::apart],
         color=curve.color,
         linewidth=1.8,
         dashes=curve.dashes or (None, None),
@@ -196,10 +132,12 @@ def _finish(axes: Axes, panel: Panel, values: Sequence[np.ndarray]) -> None:
     axes.set_xlabel("step")
 
 
-def _describe(curve: Curve, steps: np.ndarray, values: np.ndarray) -> str:
-    mean = running_mean(values, window(len(values)))
+def _describe(panel: Panel, curve: Curve, steps: np.ndarray, values: np.ndarray) -> str:
+    mean, what = running_mean(values, window(len(values))), "running mean "
+    if not panel.smooth:
+        mean, what = values, ""
     return (
-        f"{curve.label}: running mean {mean[0]:.3g} at step {steps[0]:.0f}, {mean[-1]:.3g} at step {steps[-1]:.0f}; "
+        f"{curve.label}: {what}{mean[0]:.3g} at step {steps[0]:.0f}, {mean[-1]:.3g} at step {steps[-1]:.0f}; "
         f"lowest value {values.min():.3g}, highest {values.max():.3g}."
     )
 

@@ -161,11 +161,19 @@ def base_hash() -> str:
     return hash_folder(embedded.WEIGHTS / "pipeline")
 
 
-def course(log: list[dict[str, Any]]) -> dict[str, float | None]:
-    """How the gradients lay to each other: the cosine's mean over the run and over its last tenth, and conflicts."""
-    cosines = [line["cosine"] for line in log if line["cosine"] is not None]
+def course(log: list[dict[str, Any]]) -> dict[str, float | str | None]:
+    """How the gradients lay to each other: the cosine's mean over the run and over its last tenth, and conflicts.
+
+    ``at`` says where they were taken. ``theta``: both at the weights before an update, by ``count`` probes, so that
+    rules compare. ``step``, in a log without probes: where the rule looked, which for LUR is at two points. A result
+    without ``at`` is older, and of the steps.
+    """
+    probes = [line["cosine_before"] for line in log if line.get("cosine_before") is not None]
+    cosines = probes or [line["cosine"] for line in log if line["cosine"] is not None]
     last = cosines[-max(1, len(cosines) // 10) :]
     return {
+        "at": "theta" if probes else "step",
+        "count": len(cosines),
         "mean_cosine": sum(cosines) / len(cosines) if cosines else None,
         "final_cosine": sum(last) / len(last) if last else None,
         "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,

@@ -46,14 +46,25 @@ def open_run(folder: Path) -> RunFolder:
     if not folder.is_dir():
         raise UserError(f"run: {folder} is no folder; give the output_dir of a finished erase train")
     try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base"]
-        run = RunFolder(folder, {key: base[key] for key in ("model", "revision", "hash")})
+        made = json.loads(file.read_text(encoding="utf-8"))
+        _refuse_classifier(folder, made)
+        run = RunFolder(folder, {key: made["base"][key] for key in ("model", "revision", "hash")})
     except FileNotFoundError:
         raise UserError(f"run: {folder} has no {PROVENANCE}: it is no run, or one that has not finished") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"run: {file} is damaged or of another kind of run: {error!r}") from None
+        remedy = "give the output_dir of a finished erase train of a diffusion model"
+        raise UserError(f"run: {file} is damaged or of another kind of run: {error!r}; {remedy}") from None
     whole = (folder / INDEX).is_file()
     if whole == (run.adapter is not None):
         found = "both a pipeline and an adapter" if whole else "neither a pipeline nor an adapter"
         raise UserError(f"run: {folder} holds {found}; {INDEX} or {ADAPTER} belongs there, not both")
     return run
+
+
+def _refuse_classifier(folder: Path, made: object) -> None:
+    config = made.get("config") if isinstance(made, dict) else None
+    if isinstance(config, dict) and config.get("task") == "classification":
+        raise UserError(
+            f"run: {folder} holds a classifier (task classification); publish takes diffusion models alone; "
+            "upload a classifier's folder as it is, with `hf upload OWNER/NAME FOLDER`"
+        )

@@ -8,6 +8,7 @@ from erase.diffusion.pipelines import weighted_parts
 from erase.diffusion.prepare import load_base
 from erase.diffusion.settings import Plan
 from erase.training.erasure import ErasureRun
+from erase.training.evaluations import count_evaluations
 from erase.training.memory import bytes_of, estimate_memory
 
 
@@ -36,6 +37,7 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
             f"steps: {run.max_train_steps}, each of {examples} + {examples} examples a process",
             f"latents: {run.latents.forget} of targets + {run.latents.neutral} without them + {latents} to keep, "
             f"{run.latents.steps} steps each",
+            count_evaluations(run, plan, base.pipeline.scheduler).describe(),
             f"attention: {', '.join(sorted({type(p).__name__ for p in unet.attn_processors.values()}))}",
             memory.describe(),
         ]

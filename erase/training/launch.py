@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from erase.config import dump
+from erase.diffusion.settings import ErasureSettings
 from erase.errors import UserError, collect
 from erase.protocols import Task
 from erase.provenance import describe_environment, hash_json
@@ -22,20 +23,33 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR
+from erase.updates import LUR, RetainOnly
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
     """Adds to ``problems`` what is wrong with the settings that every domain has."""
     collect(problems, lambda: check_output(run.output_dir, run.overwrite, resumes_in_place(run)))
     collect(problems, lambda: check_tracker(run.report_to))
-    if run.lr_warmup_steps and run.lr_scheduler == "constant":
-        problems.append("lr_warmup_steps: lr_scheduler constant has none; choose constant_with_warmup, or leave it 0")
+    problems += warmup_problems(run)
+    if isinstance(run.update, RetainOnly) and isinstance(run, ErasureSettings):
+        problems.append("update.name: found retain_only, by which nothing is erased; it is for task classification")
     if run.optimizer == "adamw8bit":
         collect(problems, check_8bit)
     problems += [*precision_problems(run), *(sharding_problems(run) if sharding_is_on() else ())]
     if run.resume_from_checkpoint:
         collect(problems, lambda: check_resume(run))
+
+
+def warmup_problems(run: TrainingSettings) -> Iterator[str]:
+    """A warmup that does not happen, or does not end."""
+    found = f"lr_warmup_steps: found {run.lr_warmup_steps};"
+    if run.lr_warmup_steps and run.lr_scheduler == "constant":
+        yield f"{found} lr_scheduler constant has none; choose constant_with_warmup, or leave it 0"
+    elif run.lr_warmup_steps and run.lr_warmup_steps >= run.max_train_steps:
+        yield (
+            f"{found} must be fewer than max_train_steps, {run.max_train_steps}, or learning_rate is never reached; "
+            "lower it, or train for longer"
+        )
 
 
 def precision_problems(run: TrainingSettings) -> Iterator[str]:

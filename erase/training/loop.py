@@ -42,7 +42,9 @@ class TrainingRun:
         self.trained: dict[str, Tensor] = {**dict(zip(task.trainable, self.parameters, strict=True)), **task.buffers}
         self.scale = LossScale() if settings.mixed_precision == "fp16" else None
         self.average = EMAModel(self.parameters, decay=settings.ema_decay) if settings.ema_decay else None
-        self.blocks, self.inner_products = Blocks(self.parameters, task.blocks), dict[str, float]()
+        self.blocks = Blocks(self.parameters, task.blocks)
+        self.told: dict[str, float] = {}
+        """What the present step tells of blocks, and its probes."""
         self.optimizer = make_optimizer(settings, self.parameters)
         self.scheduler = make_scheduler(settings, self.optimizer)
         self.state = UpdateState(seed=derive(settings.seed, "update"))
@@ -98,16 +100,18 @@ class TrainingRun:
         step, before = self.state.step, replace(self.state)
         kept = {name: buffer.clone() for name, buffer in self.task.buffers.items()} if self.scale else {}
         retain, forget = self.task.objectives(step, self.shard)
-        every, self.inner_products = self.settings.probe_every, {}
+        every, self.told = self.settings.probe_every, {}
         probing = every > 0 and (step + 1) % every == 0
         with gathering(1.0 if self.scale is None else self.scale.value, self.sharded):
             if probing:
-                self.probe("inner_before", retain, forget)
+                self.probe("before", retain, forget)
             seen = self.settings.update(retain, forget, self.parameters, self.state)
+            self.told |= self.blocks.numbers(seen, self.settings.forget_weight)
             norm = gradient_norm(self.parameters)
             numbers = (seen.retain_loss, seen.forget_loss, seen.retain_norm, seen.forget_norm, norm.item())
             finite = all(number is None or math.isfinite(number) for number in numbers)
             if finite:
+                self.blocks.count_conflicts(self.told, self.state)
                 self._move(norm)
             elif self.scale is None or not self.scale.learn(False):
                 raise UserError(*self._explain_non_finite(step, seen))
@@ -116,7 +120,7 @@ class TrainingRun:
                 for name, buffer in self.task.buffers.items():
                     buffer.copy_(kept[name])
             if probing:
-                self.probe("inner_after", retain, forget)
+                self.probe("after", retain, forget)
         return seen
 
     def _move(self, norm: Tensor) -> None:
@@ -131,26 +135,27 @@ class TrainingRun:
         if self.scale:
             self.scale.learn(True)
 
-    def probe(self, name: str, retain: Objective, forget: Objective) -> None:
-        """<g_f, g_r> of this step's batch at the present weights; what it costs is no part of the update."""
+    def probe(self, when: str, retain: Objective, forget: Objective) -> None:
+        """<g_f, g_r> and cosine of this step's batch at the present weights; what it costs is no part of the update."""
         sketches = probe(retain, forget, self.parameters)
-        self.inner_products |= self.blocks.inner_products(*sketches, name, self.settings.forget_weight)
+        self.told |= self.blocks.probed(*sketches, when, self.settings.forget_weight)
 
     def report(self, seen: Diagnostics, log: StepLog | None, bar: Any, scale: float | None) -> None:
         """Step log, trackers and progress bar; the forget loss and norm are shown without their weight.
 
-        With a loss scale, it is shown too, and what a skipped step saw is ``None`` where it is not finite.
+        ``cosine`` is what the rule saw, for LUR at the look-ahead; ``cosine_before`` and ``cosine_after`` are at the
+        weights before and after the update, for every rule. With a loss scale, it is shown too, and what a skipped
+        step saw is ``None`` where it is not finite.
         """
         weight = self.settings.forget_weight
         values = seen.numbers() | {
             "forget_loss": None if seen.forget_loss is None else seen.forget_loss / weight,
             "forget_norm": None if seen.forget_norm is None else seen.forget_norm / weight,
-            "conflict_share": self.state.conflicts / self.state.step,
+            "conflict_share": self.state.conflict_share,
             "learning_rate": self.scheduler.get_last_lr()[0],
-            "inner_before": None,
-            "inner_after": None,
         }
-        values |= self.blocks.cosines(seen) | self.inner_products
+        values |= dict.fromkeys(("inner_before", "inner_after", "cosine_before", "cosine_after"))
+        values |= self.blocks.conflict_shares(self.state) | self.told
         if scale:
             values = {key: v if v is None or math.isfinite(v) else None for key, v in values.items()}
             values["loss_scale"] = scale

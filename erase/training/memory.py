@@ -101,7 +101,7 @@ def estimate_memory(run: ErasureRun, make_unet: Callable[[], Any], other_parts: 
         if lora and run.mixed_precision != "no":
             store_frozen(unet, PRECISIONS[run.mixed_precision])
         moved = bytes_of(trainable)
-        sketches = 3 * moved // SKETCH_STRIDE
+        sketches = 4 * moved // SKETCH_STRIDE
         return Memory(
             weights=bytes_of(unet.parameters()),
             frozen_copy=full if copied else 0,
@@ -143,7 +143,7 @@ def passes(run: ErasureRun, unet: Any, trainable: list[nn.Parameter], tokens: in
     """Peak of a micro-batch's forward and backward pass, beyond weights and gradients."""
     for p in trainable:
         p.grad = torch.empty_like(p)
-    unet.train(run.gradient_checkpointing)
+    unet.eval()
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     noisy, given = inputs(unet, run.train_batch_size, tokens)

@@ -49,10 +49,12 @@ class TrainingSettings:
     parameters: Annotated[Parameters, Field(discriminator="name")] = Full()
     """which weights move"""
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
-    """lambda, factor on the forget loss"""
+    """lambda, factor on the forget loss. `update.name` nash takes the gradients as directions alone, so it changes
+    nothing there; nor with retain_only, which has no forget loss"""
     probe_every: Annotated[int, Field(ge=0)] = 50
-    """steps between looks at <g_f, g_r> on the same batch before and after an update; 0: never. Each look takes 4
-    gradient evaluations: the count of those leaves them out, the count of model evaluations has them"""
+    """steps between looks at both gradients of one batch at the same weights, before and after an update (`inner_*`,
+    `cosine_*`, which compare between rules); 0: never. Each look takes 4 gradient evaluations: the count of those
+    leaves them out, the count of model evaluations has them"""
     max_train_steps: Annotated[int, Field(ge=1)] = 150
     """optimizer steps"""
     train_batch_size: Annotated[int, Field(ge=1)] = 16
@@ -86,7 +88,7 @@ class TrainingSettings:
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     """course of the learning rate"""
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """steps over which the learning rate rises from 0"""
+    """steps over which the learning rate rises from 0; fewer than `max_train_steps`"""
     checkpointing_steps: Annotated[int, Field(ge=1)] = 500
     """steps between checkpoints"""
     checkpoints_total_limit: Annotated[int, Field(ge=1)] | None = None

@@ -6,21 +6,36 @@ import time
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from erase.classification.models import DESCRIPTION, load_classifier, make_model
+from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
+from erase.classification.fit import batch_norm_problems, unfit
+from erase.classification.models import make_model
+from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
-from erase.classification.starts import Scratch, Trained
 from erase.classification.task import UnlearningTask
 from erase.config import dump
-from erase.errors import UserError
-from erase.provenance import default_cache, hash_json, held, write_json
+from erase.errors import UserError, refuse
+from erase.provenance import held, write_json
 from erase.randomness import derive
+from erase.training.interruption import Interrupted
 from erase.training.launch import autocast, describe_training, end_training, make_accelerator, start_training
+from erase.training.originals import (
+    LearnFrom,
+    begins_at_random,
+    cached_classifier,
+    check_cache,
+    check_splits_of,
+    continued,
+    from_checkpoint,
+    from_scratch,
+    is_finished,
+    needs_original,
+)
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.updates import ForgetOnly, RetainOnly
@@ -51,6 +66,14 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
 
     Where no weights are named that are to forget, they are trained first, or taken from the cache.
     """
+    accelerator = begin(run)
+    with accelerator.main_process_first():
+        splits = make_splits(run.data, run.forget, run.split_seed)
+    return learn(run, with_original(run, splits, accelerator.num_processes), splits, accelerator)
+
+
+def begin(run: UnlearningRun) -> Accelerator:
+    """Processes and devices; settings that do not go together, or with these, are refused."""
     check_unlearning(run)
     accelerator = make_accelerator(run)
     if run.batch_norm == "batch" and accelerator.num_processes > 1:
@@ -58,9 +81,14 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
             f"batch_norm: batch needs one process, since each would have statistics of its own; found "
             f"{accelerator.num_processes}; use batch_norm frozen"
         )
-    with accelerator.main_process_first():
-        splits = make_splits(run.data, run.forget, run.split_seed)
-    model = build_model(with_original(run, splits, accelerator.num_processes), splits).to(accelerator.device)
+    return accelerator
+
+
+def learn(run: UnlearningRun, first: UnlearningRun, splits: Splits, accelerator: Accelerator) -> UnlearningCounts:
+    """The run itself; ``first`` names the weights that it begins with."""
+    model, splits = build_model(first, splits), as_shown(first, splits)
+    refuse(batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run)))
+    model.to(accelerator.device)
     started = time.monotonic()
     task = make_task(run, model, splits, accelerator)
     training = start_training(run, task, accelerator, {"splits": splits.hashes()})
@@ -79,79 +107,52 @@ def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> Unl
     """The run with the checkpoint that is to forget; one of other samples than these splits' is refused."""
     if run.model.checkpoint is not None:
         check_splits_of(run.model.checkpoint, splits, "train", "model.checkpoint")
-    if run.model.checkpoint is not None or isinstance(run.start, Scratch) or run.learn_from == "all":
         return run
-    folder = cached_classifier(run, splits, "all")
-    if processes > 1 and not (folder / DESCRIPTION).is_file():
+    if not needs_original(run):
+        return run
+    if processes > 1 and not is_finished(cached_classifier(run, splits, "all")):
         raise UserError(
             "model.checkpoint: found null, and the original is not in the cache yet; it is trained by one process: "
             "run the same command on one first, or name a checkpoint"
         )
-    return replace(run, model=replace(run.model, checkpoint=train_from_scratch(run, splits, "all")))
+    return replace(run, model=from_checkpoint(run.model, train_from_scratch(run, splits, "all")))
 
 
-def train_from_scratch(run: UnlearningRun, splits: Splits, learn_from: Literal["all", "retain"]) -> Path:
-    """The folder of the original (``all``) or of the retrained reference (``retain``), trained unless it is cached."""
+def train_from_scratch(run: UnlearningRun, splits: Splits, learn_from: LearnFrom) -> Path:
+    """The folder of the original (``all``) or of the retrained reference (``retain``), trained unless it is cached.
+
+    One that was interrupted goes on from its last checkpoint; ``run.checkpointing_steps`` are between them.
+    """
     folder = cached_classifier(run, splits, learn_from)
+    check_cache(folder)
+    recipe = replace(from_scratch(run, learn_from), output_dir=folder, checkpointing_steps=run.checkpointing_steps)
     with held(folder.with_name(f".{folder.name}.lock")):
-        if not (folder / DESCRIPTION).is_file():
-            unlearn(replace(from_scratch(run, learn_from), output_dir=folder, overwrite=folder.exists()))
+        if not is_finished(folder):
+            recipe = continued(recipe, splits)
+            try:
+                learn(recipe, recipe, splits, begin(recipe))
+            except Interrupted as stop:
+                what = "original" if learn_from == "all" else "retrained reference"
+                said = f"Interrupted while the {what} was trained, which {folder} holds as far as it is"
+                raise Interrupted(f"{said}. To go on, run the same command again", stop.exit_code - 128) from None
             return folder
     check_splits_of(folder, splits, "train" if learn_from == "all" else "retain", "the cached classifier")
     return folder
 
 
-def cached_classifier(run: UnlearningRun, splits: Splits, learn_from: Literal["all", "retain"]) -> Path:
-    """Where a classifier of this recipe, on these samples, is kept."""
-    config = dump(from_scratch(run, learn_from)) | {"output_dir": None}
-    key = hash_json([config, splits.hashes()["train" if learn_from == "all" else "retain"]])
-    return default_cache() / "classifiers" / key[:24]
-
-
-def from_scratch(run: UnlearningRun, learn_from: Literal["all", "retain"]) -> UnlearningRun:
-    """The recipe's run: the same data and network, its own schedule, and nothing to forget."""
-    recipe = run.original
-    return UnlearningRun(
-        task="classification",
-        data=run.data,
-        forget=run.forget,
-        split_seed=run.split_seed,
-        seed=run.seed,
-        model=replace(run.model, checkpoint=None),
-        original=recipe,
-        start=Trained() if run.model.pretrained else Scratch(),
-        update=RetainOnly(),
-        learn_from=learn_from,
-        batch_norm="batch",
-        max_train_steps=recipe.max_train_steps,
-        train_batch_size=recipe.train_batch_size,
-        learning_rate=recipe.learning_rate,
-        adam_weight_decay=recipe.weight_decay,
-        lr_scheduler="cosine",
-        lr_warmup_steps=recipe.max_train_steps // 10,
-        checkpointing_steps=recipe.max_train_steps,
-        checkpoints_total_limit=1,
-        output_dir=run.output_dir,
-    )
-
-
-def check_splits_of(folder: Path, splits: Splits, part: str, key: str) -> None:
-    """Refuses a classifier that says it was trained on other samples than this part of the splits."""
-    if not (folder / DESCRIPTION).is_file():
-        return
-    _, description = load_classifier(folder)
-    then, now = description.extra.get("splits", {}).get(part), splits.hashes()[part]
-    if then not in (None, now):
-        raise UserError(
-            f"{key}: {folder} was trained on samples of hash {then[:12]}, these splits' {part} part is {now[:12]}; "
-            "give the data, forget and split_seed that it was trained with, or another checkpoint"
-        )
-
-
 def build_model(run: UnlearningRun, splits: Splits) -> nn.Module:
     """The classifier of the settings; what is drawn at random in it follows from the seed."""
     torch.manual_seed(derive(run.seed, "model"))
-    return make_model(run.model, len(splits.classes), splits.train.channels)
+    model = make_model(run.model, len(splits.classes), splits.train.channels)
+    foreign = transformers_folder(run.model)
+    if foreign is not None and isinstance(model, Logits):
+        check_labels(model.network.config.id2label, splits.classes, foreign)
+    return model
+
+
+def as_shown(run: UnlearningRun, splits: Splits) -> Splits:
+    """The splits with their pictures normalised as the run's checkpoint knows them."""
+    return replace(splits, normalise=checkpoint_normalise(run.model, splits.normalise))
 
 
 def make_task(run: UnlearningRun, model: nn.Module, splits: Splits, accelerator: Accelerator) -> UnlearningTask:
@@ -189,7 +190,9 @@ def plan_unlearning(run: UnlearningRun) -> str:
     """``--dry_run``: what would be trained on what; zero matched parameters are an error."""
     check_unlearning(run)
     splits = make_splits(run.data, run.forget, run.split_seed)
-    model = build_model(run, splits)
+    model, splits = build_model(run, splits), as_shown(run, splits)
+    problems = batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run))
+    refuse([*unfit(model, splits), *problems])
     total = sum(p.numel() for p in model.parameters())
     trainable = run.parameters.select(model)
     examples = run.train_batch_size * run.gradient_accumulation_steps

@@ -18,7 +18,7 @@ class AlternatingSteps:
     """g_f at the first step, g_r at the next `retain_steps`, and so on (SFRon, Huang et al., NeurIPS 2024).
 
     One gradient evaluation a step, so that the same budget makes twice the steps of a plain sum. Memory: one gradient.
-    What a step does not look at, and the cosine, is not in its log.
+    What a step does not look at, and the cosine, is not in its log, but for the probes'.
     """
 
     name: Literal["alternating_steps"] = "alternating_steps"

@@ -21,7 +21,7 @@ class CAGrad(GramRule):
 
     Its dual minimises F(w) = <g_w, g_0> + c |g_0| |g_w| over g_w = w g_r + (1 - w) g_f, w in [0, 1]; then
     d = g_0 + c |g_0| g_w / |g_w|. F is convex, and its minimum is had in closed form. Non-conflicting for c >= 1:
-    two gradients that oppose each other wholly then give zero.
+    two gradients that oppose each other wholly then give zero. Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["cagrad"] = "cagrad"

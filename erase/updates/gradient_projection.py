@@ -15,6 +15,7 @@ class GradientProjection(GramRule):
     """g_r + g_f less the part of g_f that opposes g_r, as A-GEM (Chaudhry et al., ICLR 2019, eq. 11) spares past tasks.
 
     With c = <g_r, g_f> < 0: g_r + g_f - (c / |g_r|^2) g_r; else the plain sum. It never opposes g_r; it may oppose g_f.
+    Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["gradient_projection"] = "gradient_projection"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erase.gradients import Parameters, over_shards
+from erase.gradients import Parameters, over_shards, precise
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.updates.two_objectives import one_after_the_other, report
 
@@ -46,9 +46,8 @@ def gram_of(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gram:
 
     Where each process has the gradients of its rows, it is still that of the whole ones.
     """
-    device = retain[0].device
-    size = CHUNK.get(device.type, LARGE_CHUNK)
-    total = torch.zeros(3, dtype=torch.float64, device=device)
+    size = CHUNK.get(retain[0].device.type, LARGE_CHUNK)
+    total = precise(retain[0].new_zeros(3))
     for r, f in zip(_chunks(retain, size), _chunks(forget, size), strict=True):
         total += torch.stack([torch.dot(r, r), torch.dot(r, f), torch.dot(f, f)])
     return Gram(*over_shards(total).tolist())
@@ -60,12 +59,12 @@ def _chunks(gradient: Sequence[Tensor], size: int) -> Iterator[Tensor]:
     room = size
     for part in (part for tensor in gradient for part in tensor.reshape(-1).split(size)):
         if part.numel() > room:
-            yield torch.cat(held).double()
+            yield precise(torch.cat(held))
             held, room = [], size
         held.append(part)
         room -= part.numel()
     if held:
-        yield torch.cat(held).double()
+        yield precise(torch.cat(held))
 
 
 class GramRule:

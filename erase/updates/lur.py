@@ -33,7 +33,6 @@ from erase.updates.two_objectives import (
     gather_on_top,
     gather_second,
     one_after_the_other,
-    ratio,
     report,
 )
 from erase.updates.upgrad import UPGrad
@@ -60,7 +59,11 @@ class Ahead:
 
 @dataclass(frozen=True, config=STRICT)
 class LUR:
-    """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others."""
+    """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others.
+
+    A measure of the correction makes 3 of 2: `alternating` and `first_order` take some at the start, then one every
+    `measure_every` steps. Memory: each mode's function says it.
+    """
 
     name: Literal["lur"] = "lur"
     mode: Annotated[
@@ -119,8 +122,7 @@ def chained(
         restore(parameters, saved)
         shift(parameters, gradients(parameters), -step.alpha)
         again = gather_second(retain, parameters, ahead, state, step.combination, retain_first=False)
-    correction = ratio(again.sketch - kept.sketch, kept.sketch + ahead.sketch)
-    return report(kept, ahead, state, 3, step.alpha, correction)
+    return report(kept, ahead, state, 3, step.alpha, again.sketch.sub_(kept.sketch))
 
 
 def exact(retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead) -> Diagnostics:
@@ -138,7 +140,7 @@ def exact(retain: Objective, forget: Objective, parameters: Parameters, state: U
             clear(parameters)
             ahead = gather_on_top(forget, parameters)
         curved = _hessian_vector_product(retain, parameters)
-    correction = ratio(step.alpha * _sketch_of(curved, parameters), kept.sketch + ahead.sketch)
+    correction = step.alpha * _sketch_of(curved, parameters)
     torch._foreach_add_(plain, curved, alpha=-step.alpha)
     (step.combination or WeightedSum()).combine(plain, gradients(parameters), state)
     return report(kept, ahead, state, 3, step.alpha, correction)
@@ -205,14 +207,17 @@ def coin(state: UpdateState) -> bool:
 def first_order(
     retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead
 ) -> Diagnostics:
-    """g_r + u, an ablation: it loses H_r g_f, so it is NOT the alignment term. A measure costs one evaluation more."""
+    """g_r + u, an ablation: it loses H_r g_f, so it is NOT the alignment term. A measure costs one evaluation more.
+
+    Memory: one gradient (two if they are combined), one copy of the parameters.
+    """
     plain: Seen | None = None
     if step.measure:
         clear(parameters)
         plain = gather_on_top(forget, parameters)
     kept, ahead = one_after_the_other(retain, forget, parameters, step.alpha, state, step.combination)
-    correction = None if plain is None else ratio(ahead.sketch - plain.sketch, kept.sketch + plain.sketch)
-    return report(kept, ahead, state, 2 if plain is None else 3, step.alpha, correction)
+    correction = None if plain is None else ahead.sketch - plain.sketch
+    return report(kept, ahead, state, 2 if plain is None else 3, step.alpha, correction, plain)
 
 
 Mode = Callable[[Objective, Objective, Parameters, UpdateState, Ahead], Diagnostics]

@@ -16,6 +16,7 @@ class MGDA(GramRule):
 
     w = clip((b - c) / (a + b - 2c), 0, 1), with a = |g_r|^2, b = |g_f|^2, c = <g_r, g_f>. It follows the shorter
     gradient: with a teacher as the retain loss it stands still until that gradient grows. Non-conflicting.
+    Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["mgda"] = "mgda"

@@ -22,6 +22,7 @@ class Nash(GramRule):
     count as directions alone, and the result has the norm sqrt(2), unless they oppose each other wholly; norms from
     1e-12 to 1e12 are the same to it, as nothing is added to any denominator. A gradient that vanishes leaves the
     bargain, and the other's direction is the result. Non-conflicting.
+    Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["nash"] = "nash"

@@ -15,7 +15,7 @@ class PCGrad(GramRule):
     """PCGrad (Yu et al., NeurIPS 2020, algorithm 1): the sum of each gradient projected off the other.
 
     With c = <g_r, g_f> < 0: (1 - c / |g_r|^2) g_r + (1 - c / |g_f|^2) g_f; else the plain sum. Two objectives
-    leave no order to choose. Non-conflicting.
+    leave no order to choose. Non-conflicting. Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["pcgrad"] = "pcgrad"

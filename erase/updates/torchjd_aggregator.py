@@ -31,13 +31,23 @@ def aggregators() -> dict[str, Any]:
     return {name: kind for name, kind in kinds.items() if issubclass(kind, library.Aggregator) and name not in abstract}
 
 
+def fit(aggregator: Any, gradients: Tensor) -> None:
+    """Puts the aggregator's tensors where the gradients are, in their type.
+
+    TorchJD keeps options as plain attributes, which ``Module.to`` does not see.
+    """
+    for part in aggregator.modules():
+        held = vars(part)
+        held.update({name: value.to(gradients) for name, value in held.items() if isinstance(value, Tensor)})
+
+
 @dataclass(frozen=True, config=STRICT)
 class TorchJD(GramRule):
     """TorchJD (Quinton & Rey 2024, https://torchjd.org): its aggregator of the Jacobian with the rows g_r and g_f.
 
-    One that needs the Gram matrix alone gets it, in float64, and takes the memory of a :class:`GramRule`; another gets
-    the whole Jacobian, and takes that of 5 (Mean) to 11 (ConFIG) gradients more. What is drawn at random follows from
-    the run's seed and the step. An aggregator that remembers past steps begins afresh at step 0, and a run with it
+    One that needs the Gram matrix alone gets it, in float64; another gets the whole Jacobian. Memory: two gradients, as
+    a :class:`GramRule`; with the whole Jacobian, 5 (Mean) to 11 (ConFIG) more. What is drawn at random follows
+    from the run's seed and the step. An aggregator that remembers past steps begins afresh at step 0, and a run with it
     cannot be resumed bit for bit: no checkpoint holds its memory. Beware that TorchJD adds a small number to norms:
     its UPGrad is the mean where squared norms are below 1e-4, and its CAGrad, MGDA and PCD stand still where one
     gradient vanishes. The rules of the same names here do neither, but MGDA, which must.
@@ -100,6 +110,8 @@ class TorchJD(GramRule):
                 for r, f in zip(retain, forget, strict=True):
                     f.mul_(w_forget).add_(r, alpha=w_retain)
                 return
-            whole = self.module(torch.stack([torch.cat([g.reshape(-1) for g in side]) for side in (retain, forget)]))
+            jacobian = torch.stack([torch.cat([g.reshape(-1) for g in side]) for side in (retain, forget)])
+            fit(self.module, jacobian)
+            whole = self.module(jacobian)
         for f, part in zip(forget, whole.split([f.numel() for f in forget]), strict=True):
             f.copy_(part.view_as(f))

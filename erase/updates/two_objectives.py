@@ -92,15 +92,23 @@ def report(
     state: UpdateState,
     evaluations: int,
     alpha: float | None = None,
-    correction: float | None = None,
+    correction: Tensor | None = None,
+    plain: Seen | None = None,
 ) -> Diagnostics:
-    """The step's diagnostics; the state learns the norms and counts the step. ``None``: not looked at."""
+    """The step's diagnostics; the state learns the norms and counts the step. ``None``: not looked at.
+
+    ``correction`` is a sketch, told as a share of the sum of the retain gradient and ``plain``, by default ``forget``.
+    """
     retain_norm, forget_norm = (None if seen is None else seen.norm for seen in (retain, forget))
     state.retain_norm = state.retain_norm if retain_norm is None else retain_norm
     state.forget_norm = state.forget_norm if forget_norm is None else forget_norm
     both = None if retain is None or forget is None else cosine(retain.sketch, forget.sketch)
     state.step += 1
+    state.cosines += int(both is not None)
     state.conflicts += int(both is not None and both < 0)
+    against, part_and_whole = plain or forget, None
+    if correction is not None and retain is not None and against is not None:
+        part_and_whole = correction, retain.sketch + against.sketch
     return Diagnostics(
         retain_loss=None if retain is None else retain.loss,
         forget_loss=None if forget is None else forget.loss,
@@ -109,7 +117,8 @@ def report(
         cosine=both,
         evaluations=evaluations,
         alpha=alpha,
-        correction=correction,
+        correction=None if part_and_whole is None else ratio(*part_and_whole),
+        correction_sketches=part_and_whole,
         sketches=(None if retain is None else retain.sketch, None if forget is None else forget.sketch),
     )
 

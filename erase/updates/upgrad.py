@@ -16,7 +16,7 @@ class UPGrad(GramRule):
     """UPGrad (Quinton & Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, eq. 6).
 
     Of two gradients, each one's projection onto the cone of non-conflicting directions is its projection off the
-    other, so that this is half of PCGrad. Non-conflicting.
+    other, so that this is half of PCGrad. Non-conflicting. Memory: two gradients, no copy of the parameters.
     """
 
     name: Literal["upgrad"] = "upgrad"

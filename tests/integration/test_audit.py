@@ -82,6 +82,7 @@ def test_the_results_hold_figures_intervals_and_identities(done: Path) -> None:
     assert {"clip_score", "concept_classifier", "clip_distance", "pixel_distance"} <= set(results["metrics"])
     assert set(results["moved"]) == {"clip_distance", "mean_absolute_difference", "ssim"}
     assert results["distances"]["kid"]["kept"]["n"] == 42
+    assert results["prompts"]["evaluation_seed"] is None, "each row of the set has a seed of its own"
     assert results["nudity"] is None
     fates = results["collateral"]
     assert len(fates) == 4 and fates[-1]["concept"] == "red" and fates[-1]["listed"]
@@ -192,7 +193,15 @@ WRONG = {
     "an unknown metric": ("--metrics [{name:~beauty}]", ["metrics.0.name", "beauty", "clip_score"]),
     "a neighbour that is erased": ("--neighbours [star]", ["neighbours", "erased itself"]),
     "no such set": ("--prompts nowhere.csv", ["prompts", "nowhere.csv"]),
-    "no such model": ("--erased nowhere/at/all", ["model", "nowhere"]),
+    "no such model": ("--erased nowhere/at/all", ["erase audit: erased: 'nowhere/at/all' is no folder"]),
+    "no such base": ("--base nowhere/at/all", ["erase audit: base: 'nowhere/at/all' is no folder"]),
+    "a revision of no Hub id": ("--base_revision main", ["erase audit: base_revision:", "found main"]),
+    "a seed beside the prompts' own": ("--seed 5", ["seed: found 5", "images_per_prompt"]),
+    "prompts for CLIP of another target": (
+        "--metrics [{name:~concept_classifier},{name:~clip_score,~model:~shapes},"
+        "{name:~clip_accuracy,~model:~shapes,~target:~a~ring,~anchor:~a~moon}]",
+        ["metrics.2.target: found 'a ring'", "'star'", "metrics.2.anchor", "leave clip_accuracy out"],
+    ),
 }
 
 

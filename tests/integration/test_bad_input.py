@@ -11,6 +11,7 @@ import pytest
 
 from erase.config import load
 from erase.diffusion.settings import make_plan
+from erase.train import main
 from erase.training.erasure import ErasureRun
 from tests.launch import TRAIN, listing, run, train
 from tests.tiny import save_tiny, write_config
@@ -54,7 +55,20 @@ PROMPTS: dict[str, tuple[str, list[str]]] = {
         "--targets.0.neutral shape --targets.0.concept_prompt a_star",
         ["targets.0.concept_prompt", "targets.0.neutral", "'a_star'"],
     ),
-    "a warmup that is none": ("--lr_warmup_steps 3", ["lr_warmup_steps", "constant_with_warmup"]),
+    "a warmup that is none": ("--lr_warmup_steps 3", ["lr_warmup_steps: found 3", "constant_with_warmup"]),
+    "a warmup without an end": (
+        "--lr_scheduler cosine --lr_warmup_steps 4",
+        ["lr_warmup_steps: found 4", "fewer than max_train_steps, 4"],
+    ),
+    "an anchor that is not looked at": (
+        "--targets.0.anchor circle",
+        ["targets.0.anchor", "negative_guidance", "'circle'", "forget_loss.name anchor_redirection"],
+    ),
+    "prompts to keep beside images": (
+        "--retain_loss denoising --retain.images . --retain.prompts_file nowhere.csv",
+        ["retain.prompts_file", "denoising", "nowhere.csv", "teacher_distillation"],
+    ),
+    "an update that erases nothing": ("--update retain_only", ["update.name: found retain_only", "classification"]),
     "nothing to merge": ("--save_merged", ["save_merged", "full", "lora"]),
     "no such images": (
         "--retain_loss.name denoising --retain.images nowhere",
@@ -179,6 +193,35 @@ def test_all_mistakes_are_reported_at_once(
     assert len(lines) == len(says)
     for text in says:
         assert sum(line.startswith(f"erase train: {text}") for line in lines) == 1
+
+
+@pytest.mark.parametrize("task", ["clasification", "[diffusion]", "3"])
+def test_an_unknown_task_is_the_one_mistake_that_is_told(
+    task: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(write_config(tmp_path, model), "--task", task, "--learning_rat", "1") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("erase train: task: found ") and line.endswith("; known: diffusion, classification")
+
+
+def test_what_one_source_of_pictures_lacks_is_told_with_those_that_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--task", "classification", "--data", "digits", "--data.augment", "shift", "--forget", "random"]
+    assert main([*words, "--output_dir", "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "erase train: data.augment: unknown key (value 'shift'); data.name digits has none; it belongs to folder, hub"
+    )
+
+
+def test_a_run_can_be_said_on_the_command_line_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(model), "--vocabulary", "shapes", "--targets.0.concept", "star", "--targets.1.concept"]
+    words += ["moon", "--parameters", "lora", "--parameters.rank", "2", "--update", "pcgrad", "--dry_run"]
+    assert main([*words, "--output_dir", str(tmp_path / "run"), "--latents.cache_dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for says in ("forget: star", "forget: moon", "parameters: lora", "update: pcgrad"):
+        assert says in printed
 
 
 @pytest.mark.parametrize(

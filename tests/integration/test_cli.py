@@ -50,8 +50,42 @@ def test_every_key_of_train_help_has_a_meaning(capsys: pytest.CaptureFixture[str
     assert cli.main(["train", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     top = [i for i, line in enumerate(lines) if line.startswith("  --") and "." not in line.split()[0]]
-    silent = [lines[i] for i in top if i + 1 == len(lines) or not lines[i + 1].startswith(" " * 8)]
-    assert [line.split()[0] for line in silent if line.split()[0] != "--dry_run"] == []
+    assert [lines[i] for i in top if i + 1 == len(lines) or not lines[i + 1].startswith(" " * 8)] == []
+
+
+def test_train_help_says_what_shapes_is_and_where_the_other_domain_is_described(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "`erase train --task classification --help`" in printed and "`shapes`: the shipped run" in printed
+    assert cli.main(["train", "--task", "classification", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "`erase train --help`" in printed and "--split_seed" in printed and "the shipped run" not in printed
+
+
+def test_the_usage_speaks_of_both_domains() -> None:
+    (line,) = [line for line in cli.usage().splitlines() if line.startswith("  erase train ")]
+    assert "Stable Diffusion" in line and "classifier" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["audit"], "erase audit --erased FOLDER --target star"),
+        (["generate"], "erase generate --prompts shapes --output_dir FOLDER"),
+        (["publish"], "give a YAML file of this command"),
+        (["train", "--task", "classification"], "configs/classification"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_shipped_runs_name_is_for_training_and_others_say_what_to_write(
+    words: list[str], instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*words, "--config", "shapes"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"erase {words[0]}: --config shapes: it names") and instead in line
 
 
 def test_help_wins_over_everything_else_on_the_line(capsys: pytest.CaptureFixture[str]) -> None:

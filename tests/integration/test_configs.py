@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from erase.command_line import Arguments, parse
+from erase.command_line import Arguments, find_config, parse
 from erase.config import load
 from erase.diffusion.settings import make_plan
 from erase.train import main
@@ -56,7 +56,8 @@ def test_it_builds(file: Path) -> None:
 def test_its_header_says_what_it_is_and_its_command_runs_it(file: Path) -> None:
     assert header(file)[0].endswith(".")
     given = command(file)
-    assert given.config is not None and (ROOT / given.config).samefile(file)
+    found = find_config(given.config, DEFAULT)
+    assert found is not None and (ROOT / found).samefile(file)
     load(ErasureRun, file, given.overrides)
 
 

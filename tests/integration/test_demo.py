@@ -40,7 +40,9 @@ def test_results_hold_both_models_the_seeds_and_the_command(demo: Path) -> None:
     manifest = (demo / "images" / "erased" / "manifest.jsonl").read_text().splitlines()
     assert len({json.loads(line)["seed"] for line in manifest}) == 240
     assert results["effects"]["scores"]["UA"]["images"] == 48 and results["moved"]["clip_distance"]["kept"]["n"] == 192
+    assert results["prompts"]["evaluation_seed"] == 0, "from which the seeds of the prompts `shapes` are derived"
     assert results["command"].startswith("erase demo --target dotted")
+    assert "--max_train_steps 2 --lr_warmup_steps 1 " in results["erase_command"], "the warmup ends before the run"
     assert results["base"]["hash"] != results["erased"]["hash"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from erase import embedded
 from erase.config import keys
 from erase.evaluation.audit_settings import Audit
+from erase.evaluation.panels import PANELS
 from erase.generation.settings import Generation
 from erase.publication.settings import Publication
 from erase.training.erasure import ErasureRun
@@ -46,12 +49,42 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
     assert named and [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
-def test_every_setting_that_the_guide_names_is_one() -> None:
+def test_every_setting_and_every_number_of_the_log_that_the_guide_names_is_one() -> None:
     guide = DOCUMENTS["docs/guide.md"]
     for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL):
         assert set(yaml.safe_load(block)) <= keys(ErasureRun)
     known = keys(ErasureRun) | keys(Audit) | keys(Publication)
     named = {key for text in re.findall(r"`([a-z_.]+): ?[^`]*`", guide) for key in text.split(".")}
     named |= {key for text in re.findall(r"`([a-z]+_[a-z_.]+)`", guide) for key in text.split(".")}
-    values = {"anchor_redirection", "negative_guidance", "cross_attention"}
-    assert len(named) > 15 and named - known - values == set()
+    values = {"anchor_redirection", "negative_guidance", "cross_attention", "not_cross_attention"}
+    logged = {curve.key for panel in PANELS for curve in panel.curves}
+    assert len(named) > 15 and named - known - values - logged == set()
+    blocks = {text for text in re.findall(r"`([a-z_]+/[a-z_.]+)`", guide) if "." in text and not PATH.match(text)}
+    assert blocks and blocks <= logged
+
+
+def test_the_minutes_of_a_build_are_those_of_its_record() -> None:
+    record = json.loads((embedded.WEIGHTS / "build.json").read_text(encoding="utf-8"))
+    seconds = {part: made["seconds"] for part, made in record.items()}
+    diffusion, classifier, clip, check = (
+        round(seconds[part] / 60) for part in ("pipeline", "classifier", "clip", "check")
+    )
+    text = " ".join(DOCUMENTS["README.md"].split())
+    assert f"that took {round(sum(seconds.values()) / 60)} minutes" in text
+    assert f"{diffusion} for the diffusion model" in text
+    assert f"{classifier} for the classifier, {clip} for the open_clip model, {check} for the check" in text
+
+
+def test_the_figures_of_the_look_ahead_are_those_of_the_sweep() -> None:
+    table = (ROOT / "pipelines" / "results" / "alpha_sweep.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    found = {(row[0], float(row[1])): (float(row[3]), float(row[4])) for row in cells}
+    text = " ".join(DOCUMENTS["README.md"].split())
+    absolute, displacement, default = (
+        found[key] for key in (("absolute", 0.1), ("displacement", 1e-4), ("correction (default)", 0.1))
+    )
+    assert f"alpha of 0.1 (UA {absolute[0]:.0f}, IRA {absolute[1]:.1f})" in text
+    assert f"displacement of 1e-4 (UA {displacement[0]:.0f}, IRA {displacement[1]:.1f})" in text
+    assert f"the default among them ({default[0]:.1f}, {default[1]:.1f})" in text
+    ratios = [scores for (by, _), scores in found.items() if by.startswith("correction")]
+    assert len(ratios) > 5 and all(min(absolute[i], displacement[i]) > max(s[i] for s in ratios) for i in (0, 1))

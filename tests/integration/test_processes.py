@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from erase.training.step_log import read_log
-from tests.launch import SGD, TRAIN, largest_difference, rounding, run, train
+from tests.launch import SGD, TRAIN, largest_difference, near, rounding, run, train
 from tests.tiny import save_tiny, write_config
 
-RELATIVE = 1e-3
-"""Of losses, norms and alpha in the log: 4 steps of 1e-5, see `tests.launch.rounding`, and ten times as much again
-for the correction, the difference of two gradients that agree in their first digits."""
 MODES = {
-    "chained": {"update": "{name: lur, mode: chained}"},
-    "alternating": {"update": "{name: lur, mode: alternating, measure_every: 2}"},
+    "chained": {"update": "{name: lur, mode: chained}", "probe_every": "2"},
+    "alternating": {"update": "{name: lur, mode: alternating, measure_every: 2}", "probe_every": "2"},
 }
+BLOCKS = 7
+"""Attention and convolution of three stages, and the rest."""
+PROBED = ("inner_before", "inner_after", "cosine_before", "cosine_after")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,9 @@ def test_two_processes_equal_one_with_twice_the_batch(model: Path, tmp_path: Pat
     assert largest_difference(model, one / "run") > 1e-3
     assert largest_difference(one / "run", two / "run") <= rounding(model, one / "run")
     for left, right in zip(read_log(one / "run"), read_log(two / "run"), strict=True):
-        assert measured(right) == pytest.approx(measured(left), rel=RELATIVE, abs=1e-9)
+        assert measured(right) == near(left)
+        probed = [key for key in measured(right) if key.startswith(PROBED)]
+        assert len(probed) == (len(PROBED) * (1 + BLOCKS) if left["step"] % 2 == 0 else 0)
 
 
 @pytest.mark.slow

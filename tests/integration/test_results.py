@@ -115,7 +115,9 @@ def test_the_alpha_sweeps_table_is_of_its_results(tmp_path: Path) -> None:
     assert set(found) == {trial.name for trial in sweep.trials([0])}
     assert all(TrialStore(sweep.STORE, tmp_path).has(trial) for trial in sweep.trials([0]))
     assert sweep.STORE.with_suffix(".md").read_text(encoding="utf-8") == sweep.render(found.values())
-    flat = [found[f"correction-{ratio:g}-0"]["erased"]["scores"] for ratio in (1e-2, 3e-2, 1e-1, 3e-1, 1.0)]
+    ratios = sweep.SWEEPS["correction"]
+    assert max(ratios) / min(ratios) >= 1e4, "four orders of magnitude, as the README says"
+    flat = [found[f"correction-{ratio:g}-0"]["erased"]["scores"] for ratio in ratios]
     for score in ("UA", "IRA", "CRA_kept", "CRA_erased"):
         values = [scores[score] for scores in flat]
         assert max(values) - min(values) <= 0.03, (score, values)
@@ -127,11 +129,13 @@ def test_the_readmes_table_of_unlearning_is_of_the_study() -> None:
     titles = {setting.title for setting in methods.SETTINGS.values()}
     assert {row.setting for row in rows} <= titles
     for setting in {row.setting for row in rows}:
-        made = {(row.method, row.seed) for row in rows if row.setting == setting}
+        pairs = {(row.method, row.seed) for row in rows if row.setting == setting}
         wanted = {study.RETRAIN, study.NOTHING, *methods.METHODS}
-        assert made == {(method, seed) for method in wanted for seed in range(5)}, setting
-    assert study.render(rows) == study.STORE.with_suffix(".md").read_text(encoding="utf-8")
+        assert pairs == {(method, seed) for method in wanted for seed in range(5)}, setting
+    made = study.Study(study.STORE, Path("unused"))
+    assert study.render(made, rows) == study.STORE.with_suffix(".md").read_text(encoding="utf-8")
     assert study.summary(rows) in README
+    assert study.headline(made, rows) in README
 
 
 def test_the_studys_runs_are_of_the_settings_that_are_shipped(tmp_path: Path) -> None:

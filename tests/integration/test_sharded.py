@@ -13,13 +13,9 @@ from safetensors.torch import load_file
 
 from erase.training.sharding import CONFIG
 from erase.training.step_log import read_log
-from tests.launch import ROOT, SGD, TRAIN, largest_difference, rounding, run, train
+from tests.launch import ROOT, SGD, TRAIN, largest_difference, near, rounding, run, train
 from tests.tiny import save_tiny, write_config
 
-RELATIVE = 1e-3
-"""Of losses, norms and alpha in the log, as for processes that each hold all: tests/integration/test_processes.py."""
-ROUNDED = {"correction": 1e-5}
-"""A difference of two gradients as a share of their sum: each is rounded by some 1e-6 of itself."""
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(TRAIN)]
 PROBED = {"probe_every": "2", "max_grad_norm": "0.01"}
 WAYS: dict[str, dict[str, str]] = {
@@ -64,9 +60,8 @@ def counts(folder: Path) -> dict[str, Any]:
 
 def assert_logs_agree(one: Path, two: Path) -> None:
     for left, right in zip(read_log(one), read_log(two), strict=True):
-        there = {key: value for key, value in left.items() if value is not None}
-        near = {key: pytest.approx(value, rel=RELATIVE, abs=ROUNDED.get(key, 1e-9)) for key, value in there.items()}
-        assert {key: right[key] for key in there} == near
+        expected = near(left)
+        assert {key: right[key] for key in expected} == expected
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from erase.classification.splits import Random, make_splits
 from erase.evaluation.unlearning.accuracy import accuracies
 from erase.evaluation.unlearning.outputs import predict
 from erase.training.step_log import read_log
-from tests.launch import TRAIN, run, train, train_and_stop
+from tests.launch import TRAIN, at_step, run, train, train_and_stop
 
 NETWORK = "model: {source: timm, architecture: test_resnet, stem: standard}\n"
 RUN = (
@@ -140,6 +141,76 @@ def test_a_checkpoint_of_other_samples_is_refused(config: Path, cache: Path, tmp
     assert "model.checkpoint: original was trained on samples of hash" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert train(config, *words) == 0
+
+
+BRIEF = ["--original.max_train_steps", "6", "--original.train_batch_size", "8", "--max_train_steps", "1"]
+
+
+def interrupted(signalled: bool) -> int | None:
+    """A signal, which a run answers with a checkpoint; or an end without warning."""
+    if signalled:
+        return signal.raise_signal(signal.SIGTERM)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [True, False])
+def test_an_original_that_was_interrupted_goes_on_with_the_same_command(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, capsys: Say
+) -> None:
+    words = [*BRIEF, "--checkpointing_steps", "2"]
+    for name in ("whole", "parts"):
+        monkeypatch.setenv("ERASE_CACHE", str(tmp_path / name))
+        if name == "parts":
+            with monkeypatch.context() as patch:
+                at_step(patch, 5, lambda: interrupted(signalled))
+                assert train(config, *words, "--output_dir", name) == (143 if signalled else 130)
+            said = capsys.readouterr().err
+            assert "To go on, run the same command again" in said
+            assert not (tmp_path / "run").exists()
+            with monkeypatch.context() as patch:  # nothing is trained twice
+                at_step(patch, 4, lambda: pytest.fail("began anew"))
+                assert train(config, *words, "--output_dir", "run") == 0
+        else:
+            assert train(config, *words, "--output_dir", name) == 0
+    whole, parts = (weights(original_of(tmp_path / name)) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert len(read_log(original_of(tmp_path / "parts"))) == 6
+
+
+@pytest.mark.slow
+def test_from_scratch_the_teacher_is_the_original_and_not_a_network_of_random_weights(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERASE_CACHE", str(tmp_path / "own"))
+    words = [*BRIEF, "--start.name", "scratch", "--batch_norm", "batch", "--update.name", "retain_only"]
+    assert train(config, *words) == 0
+    assert not (tmp_path / "own").exists()
+    distilled = ["--retain_loss", "{name: distillation, gamma: 0, alpha: 1, temperature: 1}", "--output_dir", "other"]
+    assert train(config, *words, *distilled) == 0
+    assert made(original_of(tmp_path / "own"))["counts"]["gradient_evaluations"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--start.name", "scratch"], "batch_norm: found frozen with weights drawn at random"),
+        (["--start.name", "scratch", "--dry_run"], "batch_norm: found frozen with weights drawn at random"),
+        (["--start.name", "scratch", "--batch_norm", "batch", "--train_batch_size", "1"], "train_batch_size: found 1"),
+        (["--original.train_batch_size", "1", "--seed", "5"], "original.train_batch_size"),
+        (["--model.architecture", "test_vit"], "model.architecture: the network takes no pictures of 8 x 8 pixels"),
+        (["--model.architecture", "test_vit", "--dry_run"], "takes no pictures of 8 x 8 pixels"),
+        (["--forget.labels", "[8, 8]"], "forget.labels.1: '8' is there twice"),
+        (["--model.checkpoint", "nowhere"], "model.checkpoint: nowhere: there is no such file"),
+    ],
+)
+def test_what_data_and_network_do_not_allow_is_told_in_words(
+    config: Path, words: list[str], said: str, capsys: Say
+) -> None:
+    assert train(config, *words) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told
+    assert not (config.parent / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,23 @@ import pytest
 
 from erase.command_help import describe_settings
 from erase.demo import Demo
+from erase.evaluation.audit_settings import Audit
+from erase.evaluation.metrics import METRICS
+from erase.generation.settings import Generation
+from erase.publication.settings import Publication
 from erase.training.erasure import ErasureRun
+from erase.training.unlearning_settings import UnlearningRun
 
 HELP = describe_settings("train", ErasureRun, ("dry_run",)).splitlines()
-MEANINGS = [line for line in HELP if line.startswith("  --") and line != "  --dry_run"]
+MEANINGS = [line for line in HELP if line.startswith("  --") and line not in ("  --dry_run", "  --config  path")]
+COMMANDS: dict[str, type] = {
+    "audit": Audit,
+    "demo": Demo,
+    "generate": Generation,
+    "publish": Publication,
+    "train --task classification": UnlearningRun,
+}
+"""The commands beside `erase train`, which the other tests look at."""
 
 
 def blocks(annotation: Any) -> Iterator[tuple[type, str]]:
@@ -112,8 +125,25 @@ def test_the_head_says_how_to_call_the_command_and_lists_its_flags() -> None:
     assert "  --dry_run" not in describe_settings("train", ErasureRun, ()).splitlines()
 
 
-def test_the_demo_is_described_too() -> None:
-    lines = describe_settings("demo", Demo, ()).splitlines()
-    for key in keys(Demo):
-        (index,) = [i for i, line in enumerate(lines) if line.startswith(f"  --{key}  ")]
-        assert lines[index + 1].startswith(" " * 8)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_other_command_lists_every_key_with_a_meaning_and_nothing_else(name: str) -> None:
+    lines = describe_settings(name, COMMANDS[name], ()).splitlines()
+    places = [i for i, line in enumerate(lines) if line.startswith("  --") and line != "  --config  path"]
+    listed = {lines[i].split()[0].removeprefix("--") for i in places}
+    known = set(keys(COMMANDS[name]))
+    assert {key for key in known if not key.endswith(".name")} <= listed <= known
+    assert [lines[i] for i in places if not lines[i + 1].startswith(" " * 8)] == []
+
+
+def test_every_metric_is_listed_with_its_fields() -> None:
+    lines = describe_settings("audit", Audit, ()).splitlines()
+    for name in METRICS:
+        assert sum(line.startswith(f"    metrics.0.name={name}: ") for line in lines) == 1
+    assert "  --metrics.0.features.normalize  boolean, default true" in lines
+    assert not any(line.startswith("  --metrics.0.features ") and "null" in line for line in lines)
+
+
+def test_the_head_tells_what_config_and_flags_mean_and_where_else_to_look() -> None:
+    head = describe_settings("train", ErasureRun, ("dry_run",), "a file", "See also that.").split("\n\n")
+    assert head[1].endswith("\nSee also that.")
+    assert "  --config  path\n        a file\n  --dry_run\n        checks everything" in head[2]

@@ -9,8 +9,9 @@ import pytest
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from erase.command_line import GRACE, Arguments, parse, run_command
+from erase.command_line import GRACE, Arguments, find_config, parse, run_command
 from erase.components import STRICT
+from erase.embedded import DEFAULT_CONFIG
 from erase.errors import UserError
 from erase.training.interruption import Interrupted
 
@@ -63,6 +64,22 @@ def test_keys_and_values_are_paired(words: list[str], expected: tuple[str, ...])
 @pytest.mark.parametrize("words", [["--config", "a/b.yaml"], ["--config=a/b.yaml"]])
 def test_the_config_is_a_file_and_no_override(words: list[str]) -> None:
     assert parse([*words, "--steps", "3"], FLAGS) == Arguments(Path("a/b.yaml"), ("steps=3",), frozenset())
+
+
+def test_the_name_of_the_shipped_run_is_its_file_where_there_is_one() -> None:
+    assert find_config(Path("shapes"), DEFAULT_CONFIG) == DEFAULT_CONFIG
+    assert find_config(Path("a/b.yaml"), DEFAULT_CONFIG) == Path("a/b.yaml")
+    assert find_config(None, DEFAULT_CONFIG) is None
+
+
+def test_the_name_of_the_shipped_run_says_elsewhere_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--config shapes: do that instead$"):
+        find_config(Path("shapes"), "do that instead")
+    (tmp_path / "shapes").write_text("steps: 3\n")
+    assert find_config(Path("shapes"), "do that instead") == Path("shapes"), "a file of that name is a file"
 
 
 def test_a_flag_takes_no_value() -> None:

@@ -90,6 +90,7 @@ def test_a_key_of_another_component_is_not_suggested_to_itself() -> None:
     (problem,) = problems("update.name=weighted_sum", "update.mode=exact")
     assert problem.startswith("update.mode: unknown key (value 'exact')")
     assert "did you mean mode?" not in problem
+    assert problem.endswith("; update.name weighted_sum has none; it belongs to lur")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +103,20 @@ def test_a_key_of_another_component_is_not_suggested_to_itself() -> None:
         ("update.mode=exat", "update.mode: found 'exat'; input should be 'chained', 'exact', 'alternating' or"),
         ("update.alpha.value=-1", "update.alpha.value: found -1; input should be greater than or equal to 0"),
         ("targets.0.weight=-1", "targets.0.weight: found -1; input should be greater than 0"),
-        ("update=lur", "update: found 'lur'"),
+        ("update=3", "update: found 3"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_and_the_rule(override: str, start: str) -> None:
     (problem,) = problems(override)
     assert problem.startswith(start)
+
+
+def test_a_key_of_other_variants_names_them_all() -> None:
+    (problem,) = problems("update.alpha.ratio=0.1")
+    assert problem == (
+        "update.alpha.ratio: unknown key (value 0.1); update.alpha.name absolute has none; "
+        "it belongs to correction, displacement"
+    )
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
@@ -218,6 +227,69 @@ def test_the_order_of_overrides_does_not_matter() -> None:
 
 def test_an_override_reaches_into_a_list_by_index() -> None:
     assert settings("targets.0.concept=circle").targets == (Target("circle"), Target("square", 2.0))
+
+
+def read(*overrides: str) -> Settings:
+    return load(Settings, None, ["targets.0.concept=star", *overrides])
+
+
+@pytest.mark.parametrize("name", ["weighted_sum", "pcgrad", "lur"])
+def test_the_bare_name_of_a_choice_is_the_choice(name: str, tmp_path: Path) -> None:
+    chosen = UPDATES[name]()
+    assert read(f"update={name}").update == chosen
+    assert load(Settings, written(tmp_path, f"targets: [{{concept: star}}]\nupdate: {name}\n")).update == chosen
+    assert build(Settings, {"targets": [{"concept": "star"}], "update": name}).update == chosen
+
+
+def test_a_bare_name_and_the_chosen_ones_keys_go_together_in_any_order() -> None:
+    overrides = ["update=lur", "update.mode=exact", "update.alpha=absolute", "update.alpha.value=0.5"]
+    for order in (overrides, overrides[::-1]):
+        assert read(*order).update == LUR(mode="exact", alpha=AbsoluteAlpha(value=0.5))
+
+
+def test_a_bare_name_drops_the_keys_of_another_component_and_keeps_those_of_its_own(tmp_path: Path) -> None:
+    file = written(tmp_path, yaml.safe_dump(tree()))
+    assert load(Settings, file, ["update=weighted_sum"]).update == WeightedSum()
+    assert load(Settings, file, ["update=lur"]).update == settings().update
+    assert load(Settings, file, ["update.alpha=displacement"]).update == LUR(mode="exact", alpha=DisplacementAlpha())
+
+
+def test_a_word_that_is_no_choice_stays_a_word() -> None:
+    assert read("note=lur").note == "lur"
+    assert read("targets.0.concept=pcgrad").targets == (Target("pcgrad"),)
+
+
+def test_a_bare_name_that_is_unknown_lists_the_known_ones() -> None:
+    with pytest.raises(UserError) as caught:
+        read("update=magic")
+    assert caught.value.problems == (f"update.name: found 'magic'; known: {', '.join(UPDATES)}",)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Several:
+    updates: tuple[Annotated[Update, Field(discriminator="name")], ...]
+    words: tuple[str, ...] = ("one", "two")
+
+
+def test_a_list_of_choices_takes_bare_names_and_indices() -> None:
+    expected = (WeightedSum(), LUR(mode="exact"))
+    assert build(Several, {"updates": ["weighted_sum", {"name": "lur", "mode": "exact"}]}).updates == expected
+    given = ["updates.1.mode=exact", "updates.0=weighted_sum", "updates.1=lur"]
+    assert load(Several, None, given).updates == expected
+
+
+@given(st.lists(st.builds(Target, concept=st.sampled_from(["star", "ring"]), weight=st.floats(0.5, 2)), min_size=1))
+def test_a_list_given_entry_by_entry_is_the_list(targets: list[Target]) -> None:
+    words = [f"targets.{i}.{key}={value}" for i, t in enumerate(targets) for key, value in dump(t).items()]
+    assert load(Settings, None, words[::-1]).targets == tuple(targets)
+
+
+@pytest.mark.parametrize("keys", [["1"], ["0", "2"], ["first"], ["0", "first"]])
+def test_entries_with_gaps_are_no_list(keys: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        load(Settings, None, [f"targets.{key}.concept=star" for key in keys])
+    (problem,) = caught.value.problems
+    assert problem.startswith("targets: found {") and "targets.0, targets.1, without gaps" in problem
 
 
 @pytest.mark.parametrize("override", ["targets.5.concept=circle", "targets.first.concept=circle", "note=${"])

@@ -32,6 +32,7 @@ class AdaptiveAscent(Loss):
         Literal["none", "cosine"], Field(description="course of the loss's weight over the run, from 1 to 0")
     ] = "cosine"
     whole_batch: ClassVar[bool] = True
+    needs_student: ClassVar[bool] = True
 
     def target(self, teacher: Network | None, model: Network, batch: Batch) -> Tensor:
         """``[b]`` weights, of the mean 1 over the step's batch."""

@@ -17,14 +17,16 @@ Network = Callable[[Tensor], Tensor]
 class Loss:
     """A loss of one example each, a function of the network's logits and the batch.
 
-    What does not follow from these is the target: worked out once a step, before the parameters are shifted anywhere,
-    and fixed from then on, so that every look at the loss within a step is at the same function.
+    What does not follow from these is the target: worked out once a step, when the loss is first looked at, with the
+    parameters that the step begins with, and fixed from then on. So every look within a step is at the same function.
     """
 
     needs_original: ClassVar[bool] = False
     """Whether the teacher is the network as it was before unlearning."""
     needs_random: ClassVar[bool] = False
     """Whether the teacher is a network of random weights."""
+    needs_student: ClassVar[bool] = False
+    """Whether the target is of the network's own answers, at the weights that the step begins with."""
     extra_class: ClassVar[bool] = False
     """Whether the network is given one class more."""
     whole_batch: ClassVar[bool] = False

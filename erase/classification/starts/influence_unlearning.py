@@ -99,4 +99,4 @@ def _flat(tensors: list[Tensor]) -> Tensor:
 
 
 def _numbers(tensor: Tensor) -> NDArray[Any]:
-    return tensor.double().cpu().numpy()
+    return tensor.cpu().double().numpy()

@@ -12,6 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from erase.components import STRICT
+from erase.diffusion.prompts import names
+from erase.errors import UserError
 from erase.evaluation.metrics.clip_model import UsesClip
 from erase.evaluation.metrics.protocols import Asked, Columns
 
@@ -25,7 +27,7 @@ class ClipAccuracy(UsesClip):
 
     name: Literal["clip_accuracy"] = "clip_accuracy"
     target: str = ""
-    """prompt that names the concept to be erased: `grumpy cat`"""
+    """prompt that names the concept to be erased, in an audit its `target`: `grumpy cat`"""
     anchor: str = ""
     """prompt that names what should be shown in its place: `cat`"""
 
@@ -34,6 +36,14 @@ class ClipAccuracy(UsesClip):
         if not self.target.strip() or not self.anchor.strip() or self.target == self.anchor:
             raise ValueError("target and anchor must be two prompts that differ")
         return self
+
+    def check_target(self, key: str, concept: str) -> None:
+        """Refuses a target prompt that does not name the audit's concept; ``key`` is the metric's in the settings."""
+        if not names(self.target, [concept]):
+            raise UserError(
+                f"{key}.target: found {self.target!r}, which does not name the audit's target {concept!r}; give "
+                f"{key}.target and {key}.anchor prompts of it, or leave clip_accuracy out"
+            )
 
     @cached_property
     def _both(self) -> Tensor:

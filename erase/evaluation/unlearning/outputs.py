@@ -139,6 +139,6 @@ def predict(model: nn.Module, images: Images, normalise: Callable[[Tensor], Tens
     device = next(model.parameters()).device
     with evaluating(model):
         batches = images.pixels.split(batch_size) if len(images) else ()
-        logits = [model(normalise(pixels.to(device))).double().cpu() for pixels in batches]
+        logits = [model(normalise(pixels.to(device))).cpu().double() for pixels in batches]
     stacked = torch.cat(logits) if logits else torch.empty(0, 0, dtype=torch.float64)
     return Outputs(stacked.numpy(), images.labels.cpu().numpy())

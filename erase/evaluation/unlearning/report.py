@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from erase.errors import UserError
-from erase.evaluation.plots import FORGET, INK, RETAIN, SETTINGS, Plot, inline
+from erase.evaluation.panels import FORGET, INK, RETAIN
+from erase.evaluation.plots import SETTINGS, Plot, inline
 from erase.evaluation.report import TEMPLATES, flatten
 from erase.evaluation.unlearning.judge import MEASURES, values
 from erase.evaluation.unlearning.outputs import Outputs, Parts, required

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from erase.errors import UserError
-from erase.evaluation.plots import FORGET, INK, LOG_ABOVE, LUR, RETAIN, SETTINGS
+from erase.evaluation.panels import FORGET, INK, LUR, RETAIN
+from erase.evaluation.plots import LOG_ABOVE, SETTINGS
 from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, by_method, measured, settings_of
 from erase.provenance import write_text
 

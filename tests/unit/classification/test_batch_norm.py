@@ -15,6 +15,7 @@ from erase.errors import UserError
 from erase.protocols import Shard, UpdateRule, UpdateState
 from erase.updates import LUR, AlternatingSteps, ForgetOnly, RetainOnly, WeightedSum
 from erase.updates.alpha import AbsoluteAlpha
+from erase.updates.lur import coin
 from tests.properties import assert_same_bits
 from tests.unit.classification.unlearnings import gradient, linear, make_task, train, two_layers
 
@@ -25,8 +26,11 @@ RULES: dict[str, UpdateRule] = {
     "chained": LUR(mode="chained", alpha=ALPHA),
     "exact": LUR(mode="exact", alpha=ALPHA),
     "first_order": LUR(mode="first_order", alpha=ALPHA),
+    "alternating": LUR(mode="alternating", alpha=ALPHA),
     "retain_only": RetainOnly(),
 }
+FIRST = {coin(UpdateState(step=step)): step for step in range(8)}
+"""A step at which `alternating` retains first, and one at which it forgets first."""
 
 
 def pictures(count: int = 5) -> Tensor:
@@ -98,19 +102,30 @@ def test_what_has_batch_norm_is_known() -> None:
     assert next(iter(running_statistics(nn.BatchNorm1d(2)))) == "running_mean"
 
 
-def after_a_step(rule: UpdateRule, mode: Literal["frozen", "batch"]) -> list[Tensor]:
-    task = train(make_task(model=two_layers(), batch_norm=mode), rule, 1)
+def after_a_step(rule: UpdateRule, mode: Literal["frozen", "batch"], step: int = 0) -> list[Tensor]:
+    task = train(make_task(model=two_layers(), batch_norm=mode), rule, 1, first=step)
     return statistics(task.model)
 
 
+@pytest.mark.parametrize("retain_first", [True, False])
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_leaves_the_same_running_statistics(name: str) -> None:
-    assert_same_bits(after_a_step(RULES[name], "batch"), after_a_step(WeightedSum(), "batch"))
-    assert_same_bits(after_a_step(RULES[name], "frozen"), statistics(two_layers()))
+def test_every_rule_leaves_the_same_running_statistics(name: str, retain_first: bool) -> None:
+    step = FIRST[retain_first]
+    assert_same_bits(after_a_step(RULES[name], "batch", step), after_a_step(WeightedSum(), "batch", step))
+    assert_same_bits(after_a_step(RULES[name], "frozen", step), statistics(two_layers()))
+
+
+@pytest.mark.parametrize(("retain_first", "evaluations"), [(True, 2), (False, 3)])
+def test_a_rule_that_forgets_first_is_charged_for_the_look_that_statistics_follow(
+    retain_first: bool, evaluations: int
+) -> None:
+    task = make_task(model=two_layers(), batch_norm="batch")
+    train(task, RULES["alternating"], 1, first=FIRST[retain_first])
+    assert task.evaluations == 4 * evaluations
 
 
 def test_a_step_moves_them_once_whatever_the_rule_looks_at() -> None:
-    for rule in (*RULES.values(), LUR(mode="alternating", alpha=ALPHA)):
+    for rule in RULES.values():
         task = train(make_task(model=two_layers(), batch_norm="batch"), rule, 3)
         assert task.model.get_buffer("norm.num_batches_tracked") == 3
 

@@ -141,6 +141,8 @@ def test_an_unknown_class_is_refused_with_those_that_are_near() -> None:
         make_splits(Shapes(images=240, size=8), Classes(labels=("ring", "cirle")), 0)
     with pytest.raises(UserError, match=r"forget.labels.0: found 'three'; known: 0, 1, 2"):
         make_splits(Digits(), Classes(labels=("three",)), 0)
+    with pytest.raises(UserError, match=r"forget.labels.2: '3' is there twice, first at forget.labels.0; leave one"):
+        make_splits(Digits(), Classes(labels=("3", "7", "3")), 0)
 
 
 @pytest.mark.parametrize(

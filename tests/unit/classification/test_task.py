@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from erase.classification.images import Images
 from erase.classification.losses import (
     FORGET_LOSSES,
     RETAIN_LOSSES,
@@ -170,6 +172,47 @@ def test_an_objective_that_no_one_looks_at_costs_nothing() -> None:
     task.objectives(0, WHOLE)
     assert task.evaluations == 0
     train(make_task((BoundaryShrink(), CrossEntropy())), RetainOnly(), 1)
+
+
+@pytest.mark.parametrize("losses", PAIRS, ids=NAMES)
+def test_what_a_step_does_not_look_at_is_neither_drawn_nor_asked(
+    losses: tuple[ForgetLoss, RetainLoss], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    draw = Images.draw
+    monkeypatch.setattr(Images, "draw", lambda self, *given: (drawn.append(given[2]), draw(self, *given))[1])
+    task = make_task(losses)
+    objectives = task.objectives(0, WHOLE)
+    assert drawn == []
+    for name, objective in zip(("retain", "forget"), objectives, strict=True):
+        loss(objective), loss(objective)
+        assert drawn == [name]
+        drawn.clear()
+
+
+def test_steps_that_only_retain_ask_for_no_weights_of_the_forget_batch() -> None:
+    """12 steps, of which two forget: a look each, and for each of these two a look that gives the samples' weights."""
+    task = make_task((AdaptiveAscent(), CrossEntropy()), total_steps=12)
+    train(task, AlternatingSteps(retain_steps=5), 12)
+    assert task.evaluations == 4 * (12 + 2)
+
+
+def test_a_target_of_the_network_s_own_answers_is_taken_where_a_look_ahead_began() -> None:
+    """Chained LUR looks at the forget batch at shifted weights; the samples' weights are those of the step's start."""
+    task, fixed = moved((AdaptiveAscent(), CrossEntropy())), moved((AdaptiveAscent(), CrossEntropy()))
+    retain, forget = task.objectives(0, WHOLE)
+    batch = fixed.splits.forget.draw(4, 0, "forget", 0, fixed.splits.normalise)
+    losses = cross_entropy(fixed.model.eval()(batch.images), batch.labels, reduction="none").detach()
+    expected = losses.pow(-0.5) / losses.pow(-0.5).mean()
+    loss(retain)
+    with torch.no_grad():
+        for one in (task, fixed):
+            for p in one.trainable.values():
+                p.add_(0.3)
+    shifted = [p.detach().clone() for p in task.trainable.values()]
+    there = cross_entropy(fixed.model.eval()(batch.images), batch.labels, reduction="none").detach()
+    assert loss(forget) == pytest.approx(-(expected * there).mean().item(), rel=1e-5)
+    assert_same_bits(task.trainable.values(), shifted)
 
 
 def test_the_original_is_copied_only_if_a_loss_asks_for_it_and_stays_what_it_was() -> None:

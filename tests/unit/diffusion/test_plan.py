@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from erase.diffusion.concepts import LatentSettings, Retain, Target
-from erase.diffusion.losses import AnchorRedirection, Denoising, NegativeGuidance, TeacherDistillation
+from erase.diffusion.losses import (
+    AnchorRedirection,
+    Denoising,
+    ForgetLoss,
+    GradientAscent,
+    NegativeGuidance,
+    TeacherDistillation,
+)
 from erase.diffusion.prepare import keyed_prompts
 from erase.diffusion.prompts import names, retain_prompts
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan, read_vocabulary
@@ -64,8 +71,15 @@ def test_a_list_and_a_file_are_kept_together_without_repeats(tmp_path: Path) -> 
     file = csv(tmp_path, "prompt\na cat\na dog\n")
     both = Retain(prompts=("a dog", "a dog", "a bird"), prompts_file=file)
     assert retain_prompts(both, STAR, VOCABULARY) == ("a dog", "a bird", "a cat")
-    assert retain_prompts(Retain(prompts_file=file), STAR, VOCABULARY) == ("a cat", "a dog")
-    assert retain_prompts(Retain(prompts=(), prompts_file=file), STAR, None) == ("a cat", "a dog")
+    assert retain_prompts(Retain(prompts=(), prompts_file=file), STAR, VOCABULARY) == ("a cat", "a dog")
+
+
+def test_a_file_is_added_to_the_vocabularys_captions_where_there_is_one(tmp_path: Path) -> None:
+    file = csv(tmp_path, "prompt\na cat\na red ring\n")
+    captions = tuple(caption.text for caption in VOCABULARY.captions_without(["star"]))
+    assert "a red ring in flat style" in captions and "a red ring" in captions
+    assert retain_prompts(Retain(prompts_file=file), STAR, VOCABULARY) == (*captions, "a cat")
+    assert retain_prompts(Retain(prompts_file=file), STAR, None) == ("a cat", "a red ring")
 
 
 @pytest.mark.parametrize("prompt", ["a Star", "a red star in dotted style", "the comet"])
@@ -96,10 +110,59 @@ def test_a_loss_that_learns_from_images_keeps_no_prompts_and_needs_images(tmp_pa
 
 
 def test_anchors_are_made_where_the_loss_needs_them() -> None:
-    with_anchor = (Target("star", anchor="circle"),)
-    assert plan(targets=with_anchor).targets[0].anchors is None
-    (target,) = plan(targets=with_anchor, forget_loss=AnchorRedirection()).targets
+    assert plan().targets[0].anchors is None
+    (target,) = plan(targets=(Target("star", anchor="circle"),), forget_loss=AnchorRedirection()).targets
     assert target.anchors == tuple(prompt.replace("star", "circle") for prompt in target.prompts)
+
+
+IDLE: list[tuple[ForgetLoss, dict[str, str], list[str]]] = [
+    (NegativeGuidance(), {"anchor": "ring"}, ["anchor"]),
+    (NegativeGuidance(), {"anchor_prompt": "a ring"}, ["anchor_prompt"]),
+    (NegativeGuidance(), {"neutral": "shape", "concept_prompt": "a star"}, ["concept_prompt"]),
+    (GradientAscent(), {"neutral": "shape"}, ["neutral"]),
+    (GradientAscent(), {"concept_prompt": "a star", "anchor": "ring"}, ["concept_prompt", "anchor"]),
+    (AnchorRedirection(), {"anchor": "ring", "neutral": "shape"}, ["neutral"]),
+    (AnchorRedirection(), {"anchor": "ring", "concept_prompt": "a star"}, ["concept_prompt"]),
+    (AnchorRedirection(), {"anchor": "ring", "anchor_prompt": "a ring"}, ["anchor"]),
+]
+
+
+@pytest.mark.parametrize(("loss", "words", "idle"), IDLE, ids=lambda value: str(getattr(value, "name", "")))
+def test_a_wording_that_the_forget_loss_does_not_look_at_is_refused(
+    loss: ForgetLoss, words: dict[str, str], idle: list[str]
+) -> None:
+    found = problems(targets=(Target("star", **words),), forget_loss=loss)  # type: ignore[arg-type]
+    assert [message.split(":")[0] for message in found] == [f"targets.0.{key}" for key in idle]
+    assert all(repr(words[key]) in message for key, message in zip(idle, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (NegativeGuidance(), {"neutral": "shape"}),
+        (NegativeGuidance(), {"concept_prompt": "a star"}),
+        (AnchorRedirection(), {"anchor": "ring"}),
+        (AnchorRedirection(), {"anchor_prompt": "a ring"}),
+        (GradientAscent(), {}),
+    ],
+    ids=str,
+)
+def test_a_wording_that_the_forget_loss_looks_at_is_taken(loss: ForgetLoss, words: dict[str, Any]) -> None:
+    assert plan(targets=(Target("star", **words),), forget_loss=loss).targets[0].prompts
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"prompts": ("a ring",)}, "retain.prompts"),
+        ({"prompts": ()}, "retain.prompts"),
+        ({"prompts_file": Path("no/such.csv")}, "retain.prompts_file"),
+    ],
+)
+def test_a_loss_that_learns_from_images_refuses_prompts(tmp_path: Path, given: dict[str, Any], key: str) -> None:
+    (found,) = problems(retain=Retain(images=tmp_path, **given), retain_loss=Denoising())
+    assert found.startswith(f"{key}: denoising keeps images, not prompts; found ")
+    assert found.endswith("or choose retain_loss.name teacher_distillation")
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
@@ -149,7 +212,7 @@ def test_a_vocabulary_that_is_wrong_is_named_with_its_key(tmp_path: Path, text: 
 
 
 def test_every_prompt_of_a_plan_is_listed_by_the_key_that_it_comes_from() -> None:
-    made = plan(targets=(STAR[0], Target("moon", anchor_prompt="a ring")), forget_loss=NegativeGuidance())
+    made = plan(targets=(STAR[0], Target("moon")), forget_loss=NegativeGuidance())
     redirected = plan(targets=(Target("star", anchor_prompt="a circle"),), forget_loss=AnchorRedirection())
     keyed = keyed_prompts(made)
     assert keyed["retain.prompts"] == list(made.retain)

@@ -21,8 +21,8 @@ from tests.properties import assert_same_bits
 from tests.tiny import save_tiny
 
 CPU = torch.device("cpu")
-STAR = Target("star", anchor="circle")
-MOON = Target("moon", anchor_prompt="a red ring", weight=3.0)
+STAR, MOON = Target("star"), Target("moon", weight=3.0)
+ANCHORED = (Target("star", anchor="circle"), Target("moon", anchor_prompt="a red ring", weight=3.0))
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +85,14 @@ def test_the_empty_prompt_is_kept_on_the_targets_latents(model: Path, tmp_path: 
 
 
 def test_what_is_told_covers_all_that_a_batch_looks_up(model: Path, tmp_path: Path) -> None:
-    _, made = prepared(settings(model, tmp_path, forget_loss=AnchorRedirection()))
+    _, made = prepared(settings(model, tmp_path, targets=ANCHORED[:1], forget_loss=AnchorRedirection()))
     assert set(made.told) == {*made.forget.texts(), *made.retain.texts()}
     made.forget.draw(5, made.told, 1000, 0, "forget", 0)
     made.retain.draw(4, made.told, 1000, 0, "retain", 0)
 
 
 def test_targets_have_equal_shares_with_their_own_concept_weight_and_anchor(model: Path, tmp_path: Path) -> None:
-    _, made = prepared(settings(model, tmp_path, targets=(STAR, MOON), forget_loss=AnchorRedirection()))
+    _, made = prepared(settings(model, tmp_path, targets=ANCHORED, forget_loss=AnchorRedirection()))
     forget = made.forget
     assert len(forget) == len(forget.latents) == 4  # 5 // 2 each
     assert forget.weights == (1.0, 1.0, 3.0, 3.0)
@@ -101,13 +101,15 @@ def test_targets_have_equal_shares_with_their_own_concept_weight_and_anchor(mode
     assert all("moon" in prompt for prompt in forget.prompts[2:])
 
 
-@pytest.mark.parametrize(("loss", "word"), [(NegativeGuidance(), "shape"), (AnchorRedirection(), "circle")])
+@pytest.mark.parametrize(
+    ("loss", "target", "word"), [(NegativeGuidance(), STAR, "shape"), (AnchorRedirection(), ANCHORED[0], "circle")]
+)
 def test_each_target_is_forgotten_on_pictures_without_it_too(
-    model: Path, tmp_path: Path, loss: ForgetLoss, word: str
+    model: Path, tmp_path: Path, loss: ForgetLoss, target: Target, word: str
 ) -> None:
     """The same starting noise, drawn with the concept and without it: the picture is what that wording gives."""
     latents = LatentSettings(forget=3, neutral=2, retain=1, steps=1, guidance_scale=1.0, cache_dir=tmp_path)
-    base, made = prepared(settings(model, tmp_path, latents=latents, forget_loss=loss))
+    base, made = prepared(settings(model, tmp_path, latents=latents, forget_loss=loss, targets=(target,)))
     forget = made.forget
     assert forget.shows == (True, True, True, False, False)
     assert all("star" in prompt for prompt in forget.prompts) and forget.prompts[3:] == forget.prompts[:2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from erase.diffusion.losses import (
     AnchorRedirection,
@@ -20,10 +20,13 @@ from erase.diffusion.losses import (
 )
 from erase.diffusion.task import ErasureTask
 from erase.parameters import CrossAttentionKV, Full, LoRA, Parameters
-from erase.protocols import Objective, Shard
+from erase.protocols import Objective, Shard, UpdateRule, UpdateState
+from erase.updates import LUR, AlternatingSteps, PCGrad, WeightedSum
+from erase.updates.alpha import AbsoluteAlpha
 from tests.properties import assert_same_bits
 from tests.tiny import tiny_pipeline
 from tests.unit.diffusion.material import circle_examples, star_examples, told_of
+from tests.unit.updates.problems import HEADS, TAILS
 
 LOSSES = (NegativeGuidance(), TeacherDistillation())
 WHOLE = Shard(batch_size=2)
@@ -32,11 +35,14 @@ ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-7}
 
 
 def make_task(
-    parameters: Parameters | None = None, losses: tuple[ForgetLoss, RetainLoss] = LOSSES, **given: Any
+    parameters: Parameters | None = None,
+    losses: tuple[ForgetLoss, RetainLoss] = LOSSES,
+    training: bool = False,
+    **given: Any,
 ) -> ErasureTask:
     pipeline = tiny_pipeline()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        module.requires_grad_(False).eval()
+        module.requires_grad_(False).train(training)
     pools = (star_examples(), circle_examples())
     return ErasureTask(pipeline, parameters or Full(), losses, pools, told_of(pipeline), **given)
 
@@ -127,14 +133,61 @@ def test_the_mean_over_two_processes_is_one_process_with_all() -> None:
         ((NegativeGuidance(), Denoising()), 0, 3),
     ],
 )
-def test_the_counter_counts_targets_once_and_every_pass(
+def test_the_counter_counts_targets_once_when_they_are_needed_and_every_pass(
     losses: tuple[ForgetLoss, RetainLoss], retain_target: int, forget_target: int
 ) -> None:
     task = make_task(losses=losses)
     retain, forget = task.objectives(0, Shard(micro_batches=2, batch_size=3))
-    assert task.counter.count == 6 * (retain_target + forget_target)
-    loss(retain), loss(forget), loss(retain)
+    assert task.counter.count == 0
+    loss(retain)
+    assert task.counter.count == 6 * (retain_target + 1)
+    loss(forget), loss(retain)
     assert task.counter.count == 6 * (retain_target + forget_target + 3)
+
+
+def test_a_step_that_looks_at_one_objective_asks_the_base_nothing_for_the_other() -> None:
+    """To forget: 3 predictions of the base and one of the model, of 2 examples; to retain: 1 and 1."""
+    task, state, counts = move(make_task()), UpdateState(), []
+    for step in range(4):
+        before = task.evaluations
+        AlternatingSteps()(*task.objectives(step, WHOLE), list(task.trainable.values()), state)
+        counts.append(task.evaluations - before)
+    assert counts == [8, 4, 8, 4]
+
+
+AHEAD: dict[str, Any] = {"alpha": AbsoluteAlpha(value=0.1), "measure_every": 0}
+RULES: dict[str, tuple[UpdateRule, int]] = {
+    "weighted_sum": (WeightedSum(), 0),
+    "pcgrad": (PCGrad(), 0),
+    "chained": (LUR(mode="chained", **AHEAD), 0),
+    "exact": (LUR(mode="exact", **AHEAD), 0),
+    "first_order": (LUR(mode="first_order", **AHEAD), 0),
+    "heads": (LUR(mode="alternating", **AHEAD), HEADS),
+    "tails": (LUR(mode="alternating", **AHEAD), TAILS),
+}
+
+
+@pytest.mark.parametrize("losses", [LOSSES, (AnchorRedirection(), Denoising())], ids=["guidance", "anchor"])
+@pytest.mark.parametrize("parameters", [Full(), LoRA(rank=2)], ids=lambda p: p.name)
+@pytest.mark.parametrize("name", RULES)
+def test_a_target_is_the_base_s_wherever_a_rule_has_moved_the_weights_when_it_is_asked(
+    name: str, parameters: Parameters, losses: tuple[ForgetLoss, RetainLoss]
+) -> None:
+    """The same bits as with all targets taken before the rule; `exact` asks the base with its own attention kernel."""
+    (rule, step), found = RULES[name], []
+    for beforehand in (False, True):
+        task = move(make_task(parameters, losses), 0.02)
+        objectives = task.objectives(step, Shard(micro_batches=2))
+        if beforehand:
+            assert all(loss(objective) > 0 for objective in objectives)
+        trained = list(task.trainable.values())
+        rule(*objectives, trained, UpdateState(step=step))
+        found.append([p.grad for p in trained if p.grad is not None])
+    assert len(found[0]) > 0
+    if name == "exact":
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+    else:
+        assert_same_bits(found[0], found[1])
 
 
 @pytest.mark.parametrize("parameters", [Full(), CrossAttentionKV(), LoRA(rank=2)], ids=lambda p: p.name)
@@ -156,6 +209,19 @@ def test_gradient_checkpointing_gives_the_same_gradient_and_count() -> None:
     for a, b in zip(gradients(saving, WHOLE), gradients(plain, WHOLE), strict=True):
         torch.testing.assert_close(a, b, **ROUNDING)
     assert saving.counter.count == plain.counter.count
+
+
+def test_dropout_stands_still_so_that_a_loss_is_a_function_of_the_weights() -> None:
+    for checkpointing in (False, True):
+        task = make_task(gradient_checkpointing=checkpointing, training=True)
+        dropouts = [part for part in task.pipeline.unet.modules() if isinstance(part, nn.Dropout)]
+        for part in dropouts:
+            part.p = 0.5
+        _, objective = task.objectives(0, WHOLE)
+        one, other = gradient(task, objective), gradient(task, objective)
+        assert_same_bits([one], [other])
+        task.pipeline.unet.train()
+        assert len(dropouts) > 5 and not torch.equal(gradient(task, objective), one), "or this would show nothing"
 
 
 def test_an_adapters_start_is_drawn_from_the_seed() -> None:

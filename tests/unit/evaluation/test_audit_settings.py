@@ -10,18 +10,20 @@ import pytest
 
 from erase import embedded
 from erase.errors import UserError
+from erase.evaluation.audit_checks import gives_seeds, idle_seed, renamed
 from erase.evaluation.audit_settings import (
     Audit,
     check_concepts,
     check_folder,
     generations_of,
+    keys_of,
     metrics_of,
     output_of,
     with_target,
 )
 from erase.evaluation.metrics import ConceptClassifier
 from erase.generation.lora import NAME as LORA_NAME
-from erase.generation.prompts import PromptRow
+from erase.generation.prompts import PromptRow, vocabulary_set
 
 ROWS = [
     PromptRow("0", "a star", 1, concepts={"object": "star"}),
@@ -129,3 +131,29 @@ def test_the_audit_of_another_target_is_not_replaced(tmp_path: Path) -> None:
 def test_the_embedded_words_are_all_judged() -> None:
     (judge, *_) = metrics_of(audit())
     assert isinstance(judge, ConceptClassifier) and set(embedded.VOCABULARY.domains) <= set(judge.domains)
+
+
+def test_a_seed_counts_where_the_rows_have_none_of_their_own() -> None:
+    derived = vocabulary_set(embedded.VOCABULARY, embedded.FULL_TEMPLATE, seed=5)
+    assert gives_seeds(5, derived) and not gives_seeds(0, derived)
+    assert list(idle_seed(5, derived)) == list(idle_seed(0, ROWS)) == []
+    (found,) = idle_seed(7, ROWS)
+    assert found.startswith("seed: found 7; ") and "images_per_prompt" in found
+
+
+def test_what_a_side_is_refused_for_bears_the_audits_own_keys(tmp_path: Path) -> None:
+    own = keys_of(audit(base_images=tmp_path), "base")
+    with pytest.raises(UserError) as caught, renamed(own):
+        raise UserError("model: a: b", "output_dir: full", "prompts: none")
+    assert caught.value.problems == ("base: a: b", "base_images: full", "prompts: none")
+    assert keys_of(audit(), "erased") == {
+        "model": "erased",
+        "lora": "erased",
+        "revision": "erased_revision",
+        "output_dir": "output_dir",
+    }
+
+
+def test_a_base_of_weights_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^base: .* holds weights and no whole model"):
+        generations_of(audit(base=str(_file(tmp_path / "x.safetensors")), prompts="shapes"), tmp_path)

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from erase.diffusion.blocks import block_of
+from erase.evaluation.panels import PANELS, by_block
 from erase.evaluation.plots import PAGE_COLORS, running_mean, series, training_plots, window
+from erase.training.step_log import read_log
+from tests.tiny import tiny_unet
+from tests.unit.training.runs import make_run
 
+NOT_DRAWN = {"step", "evaluations", "learning_rate"}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -53,6 +60,47 @@ def test_update_without_look_ahead_has_no_plot_of_it() -> None:
     assert [plot.title for plot in training_plots(make_log(lur=False))] == ["Losses", "Cosine of the two gradients"]
 
 
+def full_log(count: int) -> list[dict[str, Any]]:
+    """Every curve of every panel has a value at every step; values go up and down."""
+    curves = [curve.key for panel in PANELS for curve in panel.curves]
+    return [
+        {"step": step} | {key: 0.5 + 0.4 * np.sin(step / 9 + number) for number, key in enumerate(curves)}
+        for step in range(1, count + 1)
+    ]
+
+
+def test_every_number_of_a_run_s_log_is_drawn(tmp_path: Path) -> None:
+    make_run(tmp_path, probe_every=2).train()
+    keys = {key for line in read_log(tmp_path) for key in line}
+    missing = keys - {curve.key for panel in PANELS for curve in panel.curves}
+    assert {key for key in missing if not key.startswith("cosine_after/")} == NOT_DRAWN
+    assert len(training_plots(read_log(tmp_path))) == len(PANELS)
+
+
+def test_every_block_of_a_unet_has_a_curve_of_its_own() -> None:
+    curves = by_block("cosine")
+    assert {curve.key for curve in curves} == {f"cosine/{block_of(name)}" for name, _ in tiny_unet().named_parameters()}
+    assert len({(curve.color, curve.dashes) for curve in curves}) == len({curve.label for curve in curves}) == 7
+
+
+def test_no_number_is_drawn_twice_and_no_title_is() -> None:
+    keys, titles = [curve.key for panel in PANELS for curve in panel.curves], [panel.title for panel in PANELS]
+    assert (len(set(keys)), len(set(titles))) == (len(keys), len(titles))
+
+
+def test_the_share_of_conflicts_is_drawn_as_counted() -> None:
+    log = [{"step": step, "conflict_share": 1 / step, "cosine": 1 / step} for step in range(1, 41)]
+    cosine, share = training_plots(log)
+    assert "conflicting: 1 at step 1, 0.025 at step 40" in share.svg
+    assert "cosine: running mean 1 at step 1, 0.0264 at step 40" in cosine.svg  # of 1/36 to 1/40
+
+
+def test_what_does_not_compare_between_rules_says_so() -> None:
+    notes = {panel.title: panel.note for panel in PANELS}
+    assert "look-ahead" in notes["Cosine of the two gradients"]
+    assert "here rules compare" in notes["Cosine before and after an update"]
+
+
 def test_a_log_of_one_step_gives_no_plots() -> None:
     assert training_plots(make_log(1)) == []
 
@@ -96,3 +144,4 @@ def test_the_same_log_gives_the_same_plots() -> None:
 
 def test_a_long_log_stays_small() -> None:
     assert sum(len(plot.svg) for plot in training_plots(make_log(20_000))) < 1_000_000
+    assert sum(len(plot.svg) for plot in training_plots(full_log(2_000))) < 1_200_000

@@ -31,9 +31,19 @@ def store(tmp_path: Path) -> TrialStore:
 
 def test_the_course_is_the_one_worked_by_hand() -> None:
     log = [{"cosine": value} for value in (0.5, -0.5, None, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)]
-    found = course(log)
-    assert found == {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
-    assert course([{"cosine": None}]) == {"mean_cosine": None, "final_cosine": None, "conflict_share": None}
+    expected = {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
+    assert course(log) == {"at": "step", "count": 10} | expected, "an older log, or one without probes"
+    assert course([{**line, "cosine_before": None} for line in log]) == {"at": "step", "count": 10} | expected
+    nothing = dict.fromkeys(expected)
+    assert course([{"cosine": None}]) == {"at": "step", "count": 0} | nothing
+
+
+def test_where_there_are_probes_the_course_is_theirs_whatever_the_rule_saw() -> None:
+    log = [{"cosine": -0.9, "cosine_before": before} for before in (None, 0.25, None, -0.5, None, 0.75)]
+    expected = {"mean_cosine": pytest.approx(0.5 / 3), "final_cosine": 0.75, "conflict_share": pytest.approx(1 / 3)}
+    assert course(log) == {"at": "theta", "count": 3} | expected
+    one_objective = [line | {"cosine": None} for line in log]
+    assert course(one_objective) == course(log)
 
 
 def test_a_trial_is_the_shipped_configuration_with_its_own_changes(tmp_path: Path) -> None:

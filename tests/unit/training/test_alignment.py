@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from erase.gradients import SKETCH_STRIDE, SKETCH_WHOLE, gradients, sketch, sketch_spans
 from erase.protocols import Diagnostics, UpdateState
 from erase.training.alignment import Blocks, probe
-from erase.updates import AlternatingSteps, WeightedSum
+from erase.updates import LUR, AlternatingSteps, WeightedSum
+from erase.updates.alpha import AbsoluteAlpha
 from tests.properties import assert_parameters_restored
 from tests.unit.updates.problems import Network, bowls, flat, summed
 
@@ -57,56 +58,99 @@ def test_each_span_holds_the_sketch_of_its_own_parameter() -> None:
     assert lengths == [SKETCH_WHOLE, -(-(SKETCH_WHOLE + 1) // SKETCH_STRIDE), 10, -(-3 * SKETCH_WHOLE // SKETCH_STRIDE)]
 
 
-def test_cosines_by_block_are_those_of_dense_vectors() -> None:
+def test_norms_and_cosines_by_block_are_those_of_dense_vectors() -> None:
     parameters = parameters_of(*SHAPES)
     (retain, retain_dense), (forget, forget_dense) = (random_gradients(parameters) for _ in range(2))
-    found = Blocks(parameters, LABELS).cosines(seen(retain, forget))
-    expected = {
-        f"cosine/{label}": torch.cosine_similarity(dense(retain_dense, label), dense(forget_dense, label), dim=0).item()
-        for label in ("up", "down", "other")
-    }
-    assert found == pytest.approx(expected)
-    assert list(found) == ["cosine/up", "cosine/down", "cosine/other"]
+    expected: dict[str, float] = {}
+    for label in ("up", "down", "other"):
+        r, f = dense(retain_dense, label), dense(forget_dense, label)
+        expected[f"retain_norm/{label}"] = r.norm().item()
+        expected[f"forget_norm/{label}"] = f.norm().item() / 3
+        expected[f"cosine/{label}"] = torch.cosine_similarity(r, f, dim=0).item()
+    assert Blocks(parameters, LABELS).numbers(seen(retain, forget), 3.0) == pytest.approx(expected)
+
+
+def test_a_block_of_neighbours_is_one_span() -> None:
+    blocks = Blocks(parameters_of(2, 3, 4, 5, 6), ["a", "a", "b", "a", "a"])
+    assert blocks.spans == {"a": [slice(0, 5), slice(9, 20)], "b": [slice(5, 9)]}
+
+
+def cosines(retain: list[float], forget: list[float]) -> dict[str, float]:
+    """Of two blocks `a` and `b` of one entry each."""
+    found = Blocks(parameters_of(1, 1), ["a", "b"]).numbers(seen(torch.tensor(retain), torch.tensor(forget)), 1.0)
+    return {key: value for key, value in found.items() if key.startswith("cosine/")}
 
 
 def test_blocks_may_lie_otherwise_than_the_whole() -> None:
-    parameters = parameters_of(1, 1)
-    retain, forget = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 3.0])
-    assert Blocks(parameters, ["a", "b"]).cosines(seen(retain, forget)) == {"cosine/a": -1.0, "cosine/b": 1.0}
+    assert cosines([1.0, 3.0], [-1.0, 3.0]) == {"cosine/a": -1.0, "cosine/b": 1.0}
 
 
 def test_a_block_whose_gradient_vanishes_has_the_cosine_0() -> None:
-    found = Blocks(parameters_of(1, 1), ["a", "b"]).cosines(seen(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 2.0])))
-    assert found == {"cosine/a": 0.0, "cosine/b": 1.0}
+    assert cosines([0.0, 1.0], [2.0, 2.0]) == {"cosine/a": 0.0, "cosine/b": 1.0}
 
 
-def test_a_step_that_looked_at_one_gradient_has_no_cosines() -> None:
-    problem, state = bowls(), UpdateState()
+def test_a_step_tells_of_blocks_what_it_looked_at_and_no_more() -> None:
+    problem, state = bowls(), UpdateState()  # g_r = (2, 2), g_f = (-3, 4)
     blocks = Blocks(problem.parameters, ["x", "y"])
-    for _ in range(2):
-        step = AlternatingSteps()(problem.retain, problem.forget, problem.parameters, state)
-        assert blocks.cosines(step) == {}
-    assert set(blocks.cosines(problem.run(WeightedSum()))) == {"cosine/x", "cosine/y"}
+    steps = [AlternatingSteps()(problem.retain, problem.forget, problem.parameters, state) for _ in range(2)]
+    assert [blocks.numbers(step, 2.0) for step in steps] == [
+        {"forget_norm/x": 1.5, "forget_norm/y": 2.0},
+        {"retain_norm/x": 2.0, "retain_norm/y": 2.0},
+    ]
+    both = {"cosine/x": -1.0, "cosine/y": 1.0}
+    for step in steps:
+        both |= blocks.numbers(step, 2.0)
+    assert blocks.numbers(problem.run(WeightedSum()), 2.0) == both
 
 
-def test_inner_products_by_hand() -> None:
+def test_lur_s_correction_by_block_by_hand() -> None:
+    # alpha = 1/4: u = g_f(1/2, 3/2) = (-9/2, 2), alpha H_r u = (-9/4, 1/2), g_r + u = (-5/2, 4)
+    problem = bowls()
+    blocks = Blocks(problem.parameters, ["x", "y"])
+    for mode in ("chained", "exact"):
+        found = blocks.numbers(problem.run(LUR(mode=mode, alpha=AbsoluteAlpha(value=0.25))), 1.0)
+        assert found["correction/x"] == pytest.approx(2.25 / 2.5)
+        assert found["correction/y"] == pytest.approx(0.5 / 4)
+        assert (found["forget_norm/x"], found["cosine/x"], found["cosine/y"]) == pytest.approx((4.5, -1.0, 1.0))
+    # its first order: u - g_f = (-3/2, -2), g_r + g_f = (-1, 6)
+    first_order = LUR(mode="first_order", alpha=AbsoluteAlpha(value=0.25), measure_every=1)
+    found = blocks.numbers(problem.run(first_order, step=1), 1.0)
+    assert (found["correction/x"], found["correction/y"]) == pytest.approx((1.5, 2 / 6))
+
+
+def test_conflicts_are_counted_in_each_block() -> None:
+    blocks, state, untouched = Blocks(parameters_of(1, 1, 1), ["a", "b", "c"]), UpdateState(), UpdateState()
+    assert blocks.conflict_shares(state) == {}
+    for state.cosines, (a, b) in enumerate([(-1.0, 1.0), (-0.5, 0.0), (0.5, -0.1), (-0.1, 0.2)], start=1):
+        before = state.block_conflicts
+        blocks.count_conflicts({"cosine/a": a, "cosine/b": b, "cosine/c": 1.0}, state)
+        assert state.block_conflicts is not before, "a state that was put aside keeps its own counts"
+    assert blocks.conflict_shares(state) == {"conflict_share/a": 0.75, "conflict_share/b": 0.25, "conflict_share/c": 0}
+    blocks.count_conflicts({"retain_norm/a": 1.0}, state)
+    assert state.block_conflicts == {"a": 3, "b": 1, "c": 0}
+    assert untouched.block_conflicts == {}
+
+
+def test_what_a_probe_tells_by_hand() -> None:
     # g_r = (2, 2), g_f = (-3, 4): -6 and 8, and with the forget weight 4 taken out a quarter of that
     problem = bowls()
     blocks = Blocks(problem.parameters, ["x", "y"])
     sketches = probe(problem.retain, problem.forget, problem.parameters)
-    assert blocks.inner_products(*sketches, "inner", 1.0) == {"inner": 2.0, "inner/x": -6.0, "inner/y": 8.0}
-    assert blocks.inner_products(*sketches, "inner", 4.0) == {"inner": 0.5, "inner/x": -1.5, "inner/y": 2.0}
+    whole = pytest.approx(2 / (5 * 8**0.5))
+    lain = {"cosine_now": whole, "cosine_now/x": -1.0, "cosine_now/y": 1.0}
+    assert blocks.probed(*sketches, "now", 1.0) == {"inner_now": 2.0, "inner_now/x": -6.0, "inner_now/y": 8.0} | lain
+    assert blocks.probed(*sketches, "now", 4.0) == {"inner_now": 0.5, "inner_now/x": -1.5, "inner_now/y": 2.0} | lain
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_inner_products_by_block_sum_to_the_whole(weight: float) -> None:
     parameters = parameters_of(*SHAPES)
     (retain, retain_dense), (forget, forget_dense) = (random_gradients(parameters) for _ in range(2))
-    found = Blocks(parameters, LABELS).inner_products(retain, forget, "name", weight)
+    found = Blocks(parameters, LABELS).probed(retain, forget, "now", weight)
     whole = sum((r.double() * f.double()).sum().item() for r, f in zip(retain_dense, forget_dense, strict=True))
-    assert found["name"] == pytest.approx(whole / weight)
-    assert sum(found[f"name/{label}"] for label in ("up", "down", "other")) == pytest.approx(found["name"])
-    assert len(found) == 4
+    assert found["inner_now"] == pytest.approx(whole / weight)
+    assert sum(found[f"inner_now/{label}"] for label in ("up", "down", "other")) == pytest.approx(found["inner_now"])
+    assert len(found) == 2 * 4
 
 
 def test_every_parameter_needs_a_label() -> None:

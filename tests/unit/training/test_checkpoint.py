@@ -35,6 +35,7 @@ from tests.properties import assert_same_bits
 
 IDENTITY = {"config": {"seed": 0, "update": {"name": "lur"}}, "base": "b" * 64, "total_batch": 16}
 STATE = UpdateState(seed=2**62 + 1, step=3, alpha=0.1 + 0.2, retain_norm=1e-30, forget_norm=1 / 3)
+STATE.cosines, STATE.conflicts, STATE.block_conflicts = 3, 2, {"up.attention": 1, "other": 0}
 
 OPTIMIZERS = ["adamw", "adam", "sgd", *(["adamw8bit"] if find_spec("bitsandbytes") else [])]
 COST = Cost(gradient_evaluations=9, model_evaluations=108, seconds=1 / 3)
@@ -288,3 +289,14 @@ def test_a_state_survives_json_to_the_last_digit(tmp_path: Path) -> None:
     moved = shutil.move(folder, tmp_path / "elsewhere")
     assert UpdateState(**read_state(Path(moved))["update"]) == STATE
     assert replace(STATE, alpha=0.3) != STATE
+
+
+def test_a_checkpoint_from_before_cosines_were_counted_counts_from_there_on(tmp_path: Path) -> None:
+    training, folder = saved(tmp_path)
+    content = json.loads((folder / "state.json").read_text())
+    for key in ("cosines", "block_conflicts"):
+        del content["update"][key]
+    (folder / "state.json").write_text(json.dumps(content))
+    state = training.restore(folder)
+    assert (state.step, state.conflicts, state.cosines, state.block_conflicts) == (3, 0, 0, {})
+    assert state.conflict_share is None

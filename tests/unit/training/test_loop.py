@@ -33,9 +33,13 @@ FACTS = {
     "conflict_share",
     "inner_before",
     "inner_after",
-    "cosine/down.attention",
-    "cosine/mid.attention",
-    "cosine/up.attention",
+    "cosine_before",
+    "cosine_after",
+    *(
+        f"{name}/{stage}.attention"
+        for name in ("cosine", "retain_norm", "forget_norm", "correction", "conflict_share")
+        for stage in ("down", "mid", "up")
+    ),
 }
 
 

@@ -93,6 +93,22 @@ def test_an_overflowing_step_is_skipped_and_halves_the_scale(tmp_path: Path) -> 
     assert run.state.step == 4
 
 
+def test_a_skipped_step_is_no_step_without_conflict(tmp_path: Path) -> None:
+    run = fp16_run(tmp_path, update=WeightedSum())
+    assert run.scale is not None
+    scale = run.scale
+    run.task.before = lambda step: vars(scale).update(value=2.0**10 if step % 2 else 2.0**60)
+    run.train()
+    counted, conflicts = 0, dict.fromkeys(("", "/down.attention", "/mid.attention", "/up.attention"), 0)
+    for line in read_log(tmp_path):
+        counted += line["step"] % 2 == 0
+        for suffix in conflicts:
+            conflicts[suffix] += line["step"] % 2 == 0 and line[f"cosine{suffix}"] < 0
+            share = conflicts[suffix] / counted if counted else None
+            assert line.get(f"conflict_share{suffix}") == share
+    assert (run.state.step, run.state.cosines) == (4, 2)
+
+
 def test_fp16_follows_float32_within_its_rounding(tmp_path: Path) -> None:
     given = {"update": WeightedSum(), "optimizer": "sgd", "learning_rate": 0.1}
     full, half = make_run(tmp_path / "full", **given), fp16_run(tmp_path / "half", **given)

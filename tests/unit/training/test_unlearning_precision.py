@@ -28,8 +28,10 @@ def settings(folder: Path, **given: Any) -> UnlearningRun:
     return build(UnlearningRun, COMMON | {"output_dir": folder / "run"} | given)
 
 
-def test_fp16_and_the_average_serve_classifiers_too(tmp_path: Path) -> None:
-    unlearn(settings(tmp_path, mixed_precision="fp16", ema_decay=0.9))
+def test_fp16_and_the_average_serve_classifiers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERASE_CACHE", str(tmp_path / "cache"))
+    brief = {"max_train_steps": 2, "train_batch_size": 8}
+    unlearn(settings(tmp_path, mixed_precision="fp16", ema_decay=0.9, start={"name": "trained"}, original=brief))
     log = read_log(tmp_path / "run")
     assert [line["loss_scale"] for line in log] == [2.0**16] * 3
     assert (tmp_path / "run" / "checkpoint-3" / "average.safetensors").is_file()

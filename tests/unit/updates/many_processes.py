@@ -38,7 +38,7 @@ def tensors(rank: int, count: int) -> list[Tensor]:
 def numbers(seen: Diagnostics, state: UpdateState) -> dict[str, float]:
     """What one update tells and remembers, where it does: none of it may depend on how many processes there are."""
     both = {**seen.numbers(), **{f"next {key}": value for key, value in vars(state).items()}}
-    return {key: value for key, value in both.items() if value is not None}
+    return {key: value for key, value in both.items() if isinstance(value, int | float)}
 
 
 def _work(rank: int, processes: int, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from erase.updates.gram import GramRule, gram_of
 
 KINDS = ["random", "aligned", "orthogonal", "opposed", "retain zero", "forget zero", "equal"]
 ENTRIES = 5
+many = settings(max_examples=40 * len(KINDS))
+"""For tests of a millisecond: some 40 pairs of each kind."""
 
 
 def pair(kind: str, seed: int, retain_exponent: float, forget_exponent: float) -> tuple[Tensor, Tensor]:

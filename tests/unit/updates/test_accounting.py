@@ -1,26 +1,20 @@
-"""How a batch is cut up, and how the model computes, changes no update: every rule, in every mode."""
+"""How a batch is cut up among micro-batches and processes, and checkpointing, change no update: every rule and mode."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
 from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 
-from erase.gradients import clear, gather, gradients, preserved, shift
-from erase.protocols import Objective, UpdateRule, UpdateState
-from erase.updates import LUR, MGDA, UPDATES, CAGrad, GradientProjection, Nash, PCGrad, TorchJD, UPGrad, WeightedSum
-from erase.updates.gram import gram_of
-from erase.updates.lur import coin
-from tests.properties import assert_parameters_restored, assert_same_bits
+from erase.protocols import UpdateState
+from erase.updates import LUR, UPDATES, WeightedSum
+from tests.properties import assert_same_bits
 from tests.unit.updates import many_processes
-from tests.unit.updates.every_rule import ALPHA, RULES
+from tests.unit.updates.every_rule import RULES
 from tests.unit.updates.opposed import Opposed
-from tests.unit.updates.problems import Problem, flat_gradient
+from tests.unit.updates.problems import flat_gradient
 from tests.unit.updates.tiny_problem import unet_problem
 
 PROCESSES = (1, 2, 4)
@@ -30,10 +24,7 @@ is off by less than 2 * 11 * 2^-53 * 1.2 = 3e-15. What is made of two gradients 
 largest weight here is PCGrad's 2, and the look-ahead passes on alpha = 0.1 times a Hessian of norm 1.8 at the most."""
 TOLD = 1e-11
 """Of the telemetry, relative: its least figure is a correction of 0.01, the difference of gradients off by 1e-13."""
-HALF_ULP = 2**-24
-"""Of float32, relative."""
 Reports = dict[int, list[dict[str, Any]]]
-Tensors = list[Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -91,81 +82,6 @@ def test_all_reduces_of_an_update_do_not_grow_with_the_number_of_tensors(reports
     for count in (2, 4):
         for report in reports[count]:
             assert report["rules"][name]["calls"] == [needed, needed]
-
-
-def apart(problem: Problem, objective: Objective, along: Tensors | None = None, length: float = 0.0) -> Tensors:
-    """An objective's gradient alone, at theta + length * along."""
-    with preserved(problem.parameters):
-        if along is not None:
-            shift(problem.parameters, along, length)
-        clear(problem.parameters)
-        gather(objective, problem.parameters)
-        return [g.clone() for g in gradients(problem.parameters)]
-
-
-def curvature(problem: Problem, vector: Tensors) -> Tensors:
-    """The retain loss's Hessian times a vector."""
-    (loss,) = problem.retain()
-    slopes = torch.autograd.grad(loss, problem.parameters, create_graph=True)
-    inner = torch.stack([(s * v).sum() for s, v in zip(slopes, vector, strict=True)]).sum()
-    return list(torch.autograd.grad(inner, problem.parameters, materialize_grads=True))
-
-
-def two_gradients(problem: Problem, rule: UpdateRule, step: int) -> tuple[Tensors, Tensors, Tensors]:
-    """What the rule combines, each gathered on its own; and what of the first is not a gradient but curvature."""
-    retain, forget = (partial(apart, problem, objective) for objective in (problem.retain, problem.forget))
-    none = [torch.zeros_like(p) for p in problem.parameters]
-    if not isinstance(rule, LUR):
-        return retain(), forget(), none
-    alpha, measured = ALPHA.value, rule.measure_every == 1 and step > 0
-    if rule.mode == "alternating" and not measured:
-        if coin(UpdateState(step=step)):
-            return (kept := retain()), forget(kept, -2 * alpha), none
-        return retain((ahead := forget()), -2 * alpha), ahead, none
-    kept = retain()
-    ahead = forget(kept, -alpha)
-    if rule.mode == "first_order":
-        return kept, ahead, none
-    if rule.mode == "exact":
-        curved = [-alpha * c.double() for c in curvature(problem, ahead)]
-        return [k + c for k, c in zip(kept, curved, strict=True)], ahead, curved
-    return retain(ahead, -alpha), ahead, none
-
-
-def weights(rule: UpdateRule, step: int, retain: Tensors, forget: Tensors) -> tuple[float, float]:
-    """The rule's factors on the two gradients, from its Gram matrix."""
-    gram = gram_of(retain, forget)
-    if isinstance(rule, LUR):
-        return weights(rule.combine, step, retain, forget)
-    if isinstance(rule, PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection):
-        return rule.weights(gram)
-    if isinstance(rule, TorchJD):
-        matrix = torch.tensor([[gram.retain, gram.inner], [gram.inner, gram.forget]], dtype=torch.float64)
-        first, second = rule.module.gramian_weighting(matrix).tolist()
-        return first, second
-    return (1.0, 1.0) if isinstance(rule, WeightedSum) else (float(step % 2), float(step % 2 == 0))
-
-
-@pytest.mark.parametrize("name", [name for name in RULES if name != "torchjd ConFIG"])  # its weights are not to be had
-def test_under_autocast_an_update_is_made_of_its_gradients_in_float32(name: str) -> None:
-    (rule, step), (_, problem) = RULES[name], unet_problem(autocast=True)
-    with assert_parameters_restored(problem.parameters):
-        problem.run(rule, step)
-    found = gradients(problem.parameters)
-    assert {g.dtype for g in found} == {torch.float32}
-    with sdpa_kernel(SDPBackend.MATH) if isinstance(rule, LUR) and rule.mode == "exact" else nullcontext():
-        retain, forget, curved = two_gradients(problem, rule, step)
-    w_retain, w_forget = weights(rule, step, retain, forget)
-    for g, r, f, c in zip(found, retain, forget, curved, strict=True):
-        parts = [w_retain * (r - c).double(), w_retain * c.double(), w_forget * f.double()]
-        # float32 rounds each part and each of two sums: no entry is rounded more than four times
-        assert ((g - sum(parts)).abs() <= 4 * HALF_ULP * sum(part.abs() for part in parts)).all()
-
-
-def test_autocast_does_change_the_gradients() -> None:
-    """Or the test above would show nothing: bfloat16 rounds by 2^-9, not by 2^-24."""
-    rough, fine = (unet_problem(autocast)[1].gradient(WeightedSum()) for autocast in (True, False))
-    assert (rough - fine).norm() > 2**-12 * fine.norm()
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -153,11 +153,11 @@ def test_the_controller_converges_to_the_set_ratio(mode: Any, ratio: float) -> N
 @pytest.mark.parametrize("mode", ["chained", "exact", "alternating", "first_order"])
 @pytest.mark.parametrize("problem", [bowls, lambda: Network().problem()], ids=["bowls", "network"])
 def test_a_short_run_looks_ahead_as_far_as_it_is_told_to(mode: Any, problem: Any) -> None:
-    """After six steps, with every default but the largest displacement; the plain sum would have a correction of 0."""
+    """After six steps, from a start of next to no correction; all is default but the largest displacement."""
     one = problem()
     _, state = simulate(LUR(mode=mode, alpha=CorrectionAlpha(max_displacement=1.0)), one, 6)
     held = LUR(mode="chained", alpha=AbsoluteAlpha(value=state.alpha or 0.0))
-    assert one.run(held).correction == pytest.approx(0.1, rel=0.5)
+    assert 0.1 / 4 < (one.run(held).correction or 0.0) < 0.15
 
 
 @pytest.mark.parametrize(("mode", "evaluations"), [("chained", 3 * 30), ("alternating", 2 * 30 + 4 + 1)])

@@ -52,7 +52,7 @@ def test_what_a_step_does_not_look_at_is_none() -> None:
 def test_the_state_keeps_the_norms_of_both() -> None:
     assert steps(1)[2] == UpdateState(step=1, forget_norm=5.0)
     state = steps(3)[2]
-    assert (state.step, state.conflicts, state.forget_norm) == (3, 0, 5.0)
+    assert (state.step, state.conflicts, state.cosines, state.forget_norm) == (3, 0, 0, 5.0)
     assert state.retain_norm == pytest.approx(8**0.5)
 
 

@@ -11,7 +11,7 @@ from erase.protocols import UpdateState
 from erase.updates import MGDA, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum, gram
 from erase.updates.gram import Gram, GramRule, gram_of
 from tests.properties import assert_parameters_restored
-from tests.unit.updates.pairs import KINDS, pairs, weights_of
+from tests.unit.updates.pairs import KINDS, many, pairs, weights_of
 from tests.unit.updates.problems import Network, Problem, bowls, flat, flat_gradient, summed
 
 RULES: dict[str, GramRule] = {
@@ -111,12 +111,14 @@ def test_the_weighted_sum_combines_as_it_sums() -> None:
     assert combined(WeightedSum(), [2.0, 2.0], [-3.0, 4.0]).tolist() == [-1.0, 6.0]
 
 
+@many
 @given(pairs(["aligned", "equal", "orthogonal"], 6, 6))
 def test_without_conflict_pcgrad_and_projection_are_the_weighted_sum(gradients: tuple[Tensor, Tensor]) -> None:
     for rule in (PCGrad(), GradientProjection()):
         assert weights_of(rule, *gradients) == pytest.approx((1.0, 1.0), abs=1e-9)
 
 
+@many
 @given(pairs(KINDS, 6, 6))
 def test_upgrad_is_half_of_pcgrad_and_cagrad_of_no_radius_the_mean(gradients: tuple[Tensor, Tensor]) -> None:
     half = tuple(w / 2 for w in weights_of(PCGrad(), *gradients))
@@ -175,7 +177,7 @@ def test_diagnostics_are_of_the_gradients_and_not_of_their_combination(name: str
     assert (seen.evaluations, seen.alpha, seen.correction) == (2, None, None)
     assert [sketch.tolist() for sketch in seen.sketches if sketch is not None] == [[2.0, 2.0], [-3.0, 4.0]]
     assert "sketches" not in seen.numbers()
-    expected = UpdateState(step=1, retain_norm=seen.retain_norm or 0.0, forget_norm=seen.forget_norm or 0.0)
+    expected = UpdateState(step=1, retain_norm=8**0.5, forget_norm=5.0, cosines=1)
     assert state == expected
     assert flat_gradient(problem.parameters).isfinite().all()
 
@@ -205,7 +207,7 @@ def test_steps_in_conflict_are_counted() -> None:
     turned = summed(problem.parameters, lambda t: -(2 * t[0] ** 2 + t[1] ** 2) / 2)
     for retain in (problem.retain, turned, turned):
         PCGrad()(retain, problem.forget, problem.parameters, state)
-    assert (state.step, state.conflicts) == (3, 2)
+    assert (state.step, state.conflicts, state.cosines, state.conflict_share) == (3, 2, 3, 2 / 3)
 
 
 # The Gram matrix

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from erase.gradients import Parameters, clear, gradients
 from erase.protocols import Diagnostics, Objective, UpdateRule, UpdateState
+from erase.updates import UPDATES
+from erase.updates.lur import MODES
 from erase.updates.two_objectives import gather_on_top, report
 from pipelines.measure import peak_on_cpu
 from tests.unit.updates.every_rule import RULES
@@ -78,6 +80,13 @@ def assert_holds_what_it_says(rule: UpdateRule, step: int) -> None:
 @pytest.mark.parametrize("name", HELD)
 def test_a_rule_holds_its_gradient_and_its_buffers_and_no_more(name: str) -> None:
     assert_holds_what_it_says(*HELD[name])
+
+
+@pytest.mark.parametrize("name", [*(name for name in UPDATES if name != "lur"), *MODES])
+def test_a_rule_says_what_it_holds(name: str) -> None:
+    """LUR mode by mode."""
+    text = {**UPDATES, **MODES}[name].__doc__ or ""
+    assert "Memory: " in text, name
 
 
 def test_a_rule_that_hoards_is_found_out() -> None:

@@ -45,7 +45,7 @@ def test_a_second_step_does_not_add_to_the_first(rule: UpdateRule) -> None:
         rule(problem.retain, problem.forget, problem.parameters, state)
         found.append(flat_gradient(problem.parameters).tolist())
     assert found[0] == found[1]
-    assert (state.step, state.conflicts) == (2, 0)
+    assert (state.step, state.conflicts, state.cosines, state.conflict_share) == (2, 0, 0, None)
 
 
 @pytest.mark.parametrize("rule", BOTH, ids=["retain_only", "forget_only"])

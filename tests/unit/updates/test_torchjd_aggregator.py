@@ -18,7 +18,7 @@ from erase.protocols import UpdateState
 from erase.randomness import derive
 from erase.training.settings import TrainingSettings
 from erase.updates import TorchJD
-from erase.updates.torchjd_aggregator import aggregators
+from erase.updates.torchjd_aggregator import aggregators, fit
 from tests.properties import assert_deterministic, assert_finite
 from tests.unit.updates.problems import Network, bowls, flat
 
@@ -152,19 +152,50 @@ def test_two_gradients_that_vanish_give_zero_and_what_is_not_finite_is_not_hidde
         assert not combine(torchjd(name), UpdateState(), RETAIN, spoilt).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("AlignedMTL", {"pref_vector": [1.0, 2.0]}),
-        ("UPGrad", {"pref_vector": [1, 2]}),
-        ("DualProj", {"pref_vector": [1.0, 2.0]}),
-        ("ConFIG", {"pref_vector": [1.0, 2.0]}),
-        ("Constant", {"weights": [1, 2]}),
-        ("GradDrop", {"leak": [0.1, 0.2]}),
-    ],
-)
-def test_options_that_are_lists_fit_the_gradients_type(name: str, options: dict[str, Any]) -> None:
-    assert_finite([combine(TorchJD(aggregator=name, options=options), UpdateState())])
+LISTS: list[tuple[str, dict[str, Any]]] = [
+    ("AlignedMTL", {"pref_vector": [1.0, 2.0]}),
+    ("UPGrad", {"pref_vector": [1, 2]}),
+    ("DualProj", {"pref_vector": [1.0, 2.0]}),
+    ("ConFIG", {"pref_vector": [1.0, 2.0]}),
+    ("Constant", {"weights": [1, 2]}),
+    ("GradDrop", {"leak": [0.1, 0.2]}),
+]
+WHOLE = [
+    case for case in LISTS if not hasattr(TorchJD(aggregator=case[0], options=case[1]).module, "gramian_weighting")
+]
+"""Those that look at the gradients themselves."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "options"), LISTS)
+def test_options_that_are_lists_fit_the_gradients_type(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    found = combine(TorchJD(aggregator=name, options=options), UpdateState(), RETAIN.to(dtype), FORGET.to(dtype))
+    assert found.dtype == dtype
+    assert_finite([found])
+
+
+def test_options_that_are_lists_go_where_the_gradients_are() -> None:
+    """The meta device is another than the CPU, where they were made; TorchJD's modules keep them as attributes."""
+    assert [name for name, _ in WHOLE] == ["ConFIG", "Constant", "GradDrop"]
+    for name, options in WHOLE:
+        rule = TorchJD(aggregator=name, options=options)
+        fit(rule.module, torch.ones(2, 5, device="meta"))
+        held = [x for part in rule.module.modules() for x in vars(part).values() if isinstance(x, Tensor)]
+        assert {x.device.type for x in held} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "options"), LISTS)
+def test_on_a_gpu_an_aggregator_with_lists_makes_what_it_makes_on_the_cpu(name: str, options: dict[str, Any]) -> None:
+    """But for GradDrop, whose random numbers are the device's."""
+    near, far = (
+        combine(TorchJD(aggregator=name, options=options), UpdateState(), RETAIN.to(device), FORGET.to(device))
+        for device in ("cpu", "cuda")
+    )
+    assert far.is_cuda
+    assert_finite([far])
+    if name != "GradDrop":
+        torch.testing.assert_close(far.cpu(), near, rtol=1e-5, atol=1e-6)
 
 
 def test_one_that_needs_the_gram_matrix_alone_takes_the_memory_of_a_gram_rule() -> None:

@@ -47,3 +47,15 @@ def test_exchanging_target_and_anchor_turns_every_answer_round() -> None:
 def test_two_prompts_that_differ_are_needed(wrong: dict[str, str]) -> None:
     with pytest.raises(UserError, match="two prompts that differ"):
         build(ClipAccuracy, wrong)
+
+
+@pytest.mark.parametrize("prompt", ["a star", "two STAR signs", "a star, a ring"])
+def test_a_target_prompt_that_names_the_audits_target_is_taken(prompt: str) -> None:
+    ClipAccuracy(model="shapes", target=prompt, anchor="a circle").check_target("metrics.0", "star")
+
+
+@pytest.mark.parametrize("prompt", ["a ring", "a starfish", "a photo of a church"])
+def test_a_target_prompt_of_another_concept_is_refused(prompt: str) -> None:
+    metric = ClipAccuracy(model="shapes", target=prompt, anchor="a circle")
+    with pytest.raises(UserError, match=rf"^metrics\.4\.target: found '{prompt}', .* 'star'; give metrics\.4\.target"):
+        metric.check_target("metrics.4", "star")

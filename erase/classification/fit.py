@@ -1,0 +1,44 @@
+"""Whether a network goes with the pictures, the classes and the batches that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from erase.classification.batch_norm import BatchNormMode, evaluate, has_batch_norm
+from erase.classification.splits import Splits
+
+
+def unfit(model: nn.Module, splits: Splits, device: torch.device | str = "cpu") -> Iterator[str]:
+    """What of the data the network cannot take: the size of the pictures, or the number of classes."""
+    sample = splits.normalise(splits.forget.pixels[:1].to(device))
+    try:
+        with torch.no_grad():
+            found, wanted = evaluate(model, sample).shape[1], len(splits.classes)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = sample.shape[-2:]
+        yield (
+            f"model.architecture: the network takes no pictures of {width} x {height} pixels ({error}); give `data` "
+            "another size, where it has one, or choose another network"
+        )
+        return
+    if found != wanted:
+        yield f"model: the network tells {found} classes apart, the data has {wanted}; give one that fits"
+
+
+def batch_norm_problems(model: nn.Module, mode: BatchNormMode, batch: int, at_random: bool) -> Iterator[str]:
+    """What running statistics, or those of a batch, do not go with; ``at_random``: the first weights are."""
+    if not has_batch_norm(model):
+        return
+    if at_random and mode == "frozen":
+        yield (
+            "batch_norm: found frozen with weights drawn at random: the running statistics would stay those of a "
+            "network that has seen nothing; use batch"
+        )
+    if mode == "batch" and batch == 1:
+        yield (
+            "train_batch_size: found 1; batch_norm batch takes the statistics of a batch, of 2 examples or more; give "
+            "more (of an original or a reference: original.train_batch_size), or use batch_norm frozen"
+        )
