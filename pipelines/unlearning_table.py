@@ -201,20 +201,31 @@ def claimed(place: Path, wait: bool = True) -> AbstractContextManager[bool]:
 
 
 def all_rows(store: Path) -> list[Row]:
-    """What is stored, of the seeds that tuning did not see."""
-    rows: list[Row] = []
-    for setting, of in SETTINGS.items():
-        for file in sorted((store / "runs" / setting).glob("*.json")):
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if "method" not in found:
-                seed = int(file.stem.rpartition("-")[2])
-                rows += [Row(name, of.title, seed, found[name]) for name in (RETRAIN, NOTHING)]
-            elif found["method"] in METHODS:
-                rows.append(Row(found["method"], of.title, found["seed"], found["values"]))
-            else:
-                raise UserError(f"{file}: is of the method {found['method']!r}, which the study has not; remove it")
+    """What is stored, of the seeds that tuning did not see; of a setting that every method has the same seeds of."""
+    rows = [row for setting in SETTINGS if is_complete(found := rows_of(store, setting)) for row in found]
     order = [RETRAIN, NOTHING, *METHODS]
     return sorted(rows, key=lambda row: order.index(row.method))
+
+
+def rows_of(store: Path, setting: str) -> list[Row]:
+    """What is stored of a setting."""
+    rows, title = [], SETTINGS[setting].title
+    for file in sorted((store / "runs" / setting).glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "method" not in found:
+            seed = int(file.stem.rpartition("-")[2])
+            rows += [Row(name, title, seed, found[name]) for name in (RETRAIN, NOTHING)]
+        elif found["method"] in METHODS:
+            rows.append(Row(found["method"], title, found["seed"], found["values"]))
+        else:
+            raise UserError(f"{file}: is of the method {found['method']!r}, which the study has not; remove it")
+    return rows
+
+
+def is_complete(rows: Sequence[Row]) -> bool:
+    """Whether every method has the seeds that retraining has."""
+    seeds = {name: {row.seed for row in rows if row.method == name} for name in (RETRAIN, *METHODS)}
+    return bool(rows) and all(found == seeds[RETRAIN] for found in seeds.values())
 
 
 def headline(study: Study, rows: Sequence[Row]) -> str:
