@@ -279,9 +279,8 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     folders = "|".join(("work", "root", "home", "tmp"))
     pattern = re.compile(rf"(?<![\w./~$}}-])/(?:{folders})/".encode())
     found = []
-    known = b'"_name_or_path": "/tmp/pipe'  # in the embedded model's configs, whose hash every stored result holds
     for file in tracked_files():
-        content = file.read_bytes().replace(known, b"")
+        content = file.read_bytes()
         if b"\0" not in content:
             lines = enumerate(content.splitlines(), start=1)
             found += [f"{file.relative_to(ROOT)}:{row}" for row, line in lines if pattern.search(line)]
