@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from erase import embedded
 from erase.components import STRICT
 from erase.errors import UserError, collect, refuse
-from erase.evaluation.audit_checks import idle_seed, renamed
+from erase.evaluation.audit_checks import renamed
 from erase.evaluation.metrics import (
     METRICS,
     AnyMetric,
@@ -124,7 +124,6 @@ def plan_audit(audit: Audit) -> AuditPlan:
         found = collect(problems, partial(check_side, audit, side, generation))
         rows = with_target(audit, found[0]) if found else rows
     domain = collect(problems, lambda: check_concepts(audit, rows or ())) if rows else None
-    problems += idle_seed(audit.seed, rows or ())
     if rows and domain and metrics and judge:
         problems += check_metrics(audit, metrics, rows, domain, judge)
     if output is not None:

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from erase import embedded
-from erase.evaluation.audit_checks import gives_seeds
 from erase.evaluation.audit_settings import AuditPlan, uses_shapes
 from erase.evaluation.effects import concept_measures, effects, measures
 from erase.evaluation.metrics.clip_model import UsesClip
 from erase.evaluation.metrics.collateral import collateral_map, nearest_concepts, with_listed
 from erase.evaluation.scores import Judged, per_concept, summarize
 from erase.evaluation.sides import Side, counted, kept_places, none_of, prompts_of
+from erase.generation.prompts import gives_seeds
 
 SLOT = "{concept}"
 

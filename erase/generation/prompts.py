@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from erase.errors import UserError
@@ -98,6 +98,20 @@ def vocabulary_set(vocabulary: Vocabulary, template: str, seed: int, images: int
 def evaluation_seed(seed: int, index: int) -> int:
     """The seed of a row that has none of its own, below 10^9; training never draws from it."""
     return derive(seed, "evaluation", index) % SHORT_SEED
+
+
+def gives_seeds(seed: int, rows: Sequence[PromptRow]) -> bool:
+    """Whether the rows' seeds are those that ``seed`` gives a set without its own."""
+    return all(row.seed == evaluation_seed(seed, index) for index, row in enumerate(rows))
+
+
+def idle_seed(seed: int, rows: Sequence[PromptRow]) -> Iterator[str]:
+    """A seed that would change no picture; the default is let pass."""
+    if seed and not gives_seeds(seed, rows):
+        yield (
+            f"seed: found {seed}; each of these prompts has a seed of its own, so it would change nothing; leave it "
+            "out, or take the column of seeds out of the set; images_per_prompt makes more pictures of each prompt"
+        )
 
 
 def concept_set(

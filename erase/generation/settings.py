@@ -17,7 +17,7 @@ from erase.diffusion.pipelines import find_pipeline
 from erase.errors import UserError, collect, refuse
 from erase.generation.lora import find_lora
 from erase.generation.prompt_csv import read_prompt_set
-from erase.generation.prompts import MULTIPLE, PromptRow, vocabulary_set
+from erase.generation.prompts import MULTIPLE, PromptRow, idle_seed, vocabulary_set
 from erase.generation.records import HEADER, is_empty
 from erase.generation.weights import is_weights
 from erase.provenance import check_writable
@@ -50,7 +50,7 @@ class Generation:
     batch_size: Annotated[int, Field(ge=1)] = 8
     """images sampled at a time by each process; another size rounds otherwise, by a level of 255 at float32"""
     seed: Annotated[int, Field(ge=0)] = 0
-    """gives a set without seeds its own; a CSV with a seed column keeps those"""
+    """gives a set without seeds its own; refused beside a column of seeds, which has the last word"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """what the model computes in; noise is the same for all, but for rounding"""
     output_dir: Path
@@ -85,6 +85,7 @@ def check_generation(generation: Generation) -> tuple[list[PromptRow], Path]:
     collect(problems, lambda: find_lora(generation.lora) if generation.lora else None)
     collect(problems, lambda: check_output(generation.output_dir))
     collect(problems, lambda: _check_inputs_survive(generation))
+    problems += idle_seed(generation.seed, rows or ())
     refuse(problems)
     if rows is None or model is None:
         raise UserError("the run has no plan")

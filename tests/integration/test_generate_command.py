@@ -110,6 +110,7 @@ def test_help_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[str
         (["--width", "500"], "width: found 500; input should be a multiple of 8"),
         (["--batch_size", "0"], "batch_size: found 0"),
         (["--dtype", "int8"], "dtype: found 'int8'"),
+        (["--seed", "7"], "seed: found 7; each of these prompts has a seed of its own"),
         (["--promts", "x"], "promts: unknown key (value 'x'); did you mean prompts?"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from erase import embedded
 from erase.errors import UserError
-from erase.evaluation.audit_checks import gives_seeds, idle_seed, renamed
+from erase.evaluation.audit_checks import renamed
 from erase.evaluation.audit_settings import (
     Audit,
     check_concepts,
@@ -23,7 +23,7 @@ from erase.evaluation.audit_settings import (
 )
 from erase.evaluation.metrics import ConceptClassifier
 from erase.generation.lora import NAME as LORA_NAME
-from erase.generation.prompts import PromptRow, vocabulary_set
+from erase.generation.prompts import PromptRow
 
 ROWS = [
     PromptRow("0", "a star", 1, concepts={"object": "star"}),
@@ -131,14 +131,6 @@ def test_the_audit_of_another_target_is_not_replaced(tmp_path: Path) -> None:
 def test_the_embedded_words_are_all_judged() -> None:
     (judge, *_) = metrics_of(audit())
     assert isinstance(judge, ConceptClassifier) and set(embedded.VOCABULARY.domains) <= set(judge.domains)
-
-
-def test_a_seed_counts_where_the_rows_have_none_of_their_own() -> None:
-    derived = vocabulary_set(embedded.VOCABULARY, embedded.FULL_TEMPLATE, seed=5)
-    assert gives_seeds(5, derived) and not gives_seeds(0, derived)
-    assert list(idle_seed(5, derived)) == list(idle_seed(0, ROWS)) == []
-    (found,) = idle_seed(7, ROWS)
-    assert found.startswith("seed: found 7; ") and "images_per_prompt" in found
 
 
 def test_what_a_side_is_refused_for_bears_the_audits_own_keys(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from erase.generation.prompts import (
     concept_set,
     evaluation_seed,
     fill,
+    gives_seeds,
     hash_rows,
+    idle_seed,
     vocabulary_set,
     with_article,
 )
@@ -94,6 +96,15 @@ def test_the_vocabularys_set_is_every_full_caption_with_the_exams_seeds() -> Non
     assert [row.seed for row in rows] == [derive(5, "evaluation", i) % 10**9 for i in range(480)]
     assert (rows[0].case_number, rows[479].case_number) == ("00000", "00479")
     assert len({row.seed for row in rows}) == 480
+
+
+def test_a_seed_counts_where_the_rows_have_none_of_their_own() -> None:
+    derived = vocabulary_set(VOCABULARY, FULL_TEMPLATE, seed=5)
+    own = [PromptRow("0", "a red star", seed=4)]
+    assert gives_seeds(5, derived) and not gives_seeds(0, derived)
+    assert list(idle_seed(5, derived)) == list(idle_seed(0, own)) == []
+    (found,) = idle_seed(7, own)
+    assert found.startswith("seed: found 7; ") and "images_per_prompt" in found
 
 
 def test_another_vocabulary_fills_its_own_template() -> None:
