@@ -12,7 +12,7 @@ from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -39,11 +39,6 @@ from erase.updates.upgrad import UPGrad
 from erase.updates.weighted_sum import WeightedSum
 
 Combine = WeightedSum | PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection | TorchJD
-
-
-def _named(value: object) -> object:
-    """``pcgrad`` stands for ``{name: pcgrad}``."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 @plain_dataclass(frozen=True)
@@ -77,9 +72,8 @@ class LUR:
         CorrectionAlpha()
     )
     combine: Annotated[
-        Annotated[Combine, Field(discriminator="name")],
-        BeforeValidator(_named),
-        Field(description="what puts the two look-ahead gradients together; a name alone will do"),
+        Combine,
+        Field(discriminator="name", description="what combines the two look-ahead gradients; a name alone will do"),
     ] = WeightedSum()
     measure_every: Annotated[
         int,
