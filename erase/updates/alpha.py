@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from erase.components import STRICT
 from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
+from erase.updates.two_objectives import LookAhead
 
 START = 1e-6
 """The controller's first displacement, as a share of ||theta||."""
@@ -25,9 +26,9 @@ class AbsoluteAlpha:
     name: Literal["absolute"] = "absolute"
     value: Annotated[float, Field(ge=0, description="alpha, in parameter units per unit gradient")] = 0.01
 
-    def choose(self, parameters: Parameters, state: UpdateState) -> float:
-        """alpha = value."""
-        return self.value
+    def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
+        """alpha = value, however far it goes."""
+        return LookAhead(self.value)
 
     def wants_measure(self, state: UpdateState) -> bool:
         """Never."""
@@ -43,16 +44,16 @@ class DisplacementAlpha:
 
     alpha = ratio ||theta|| / max(||g_r||, ||g_f||), with the norms of the step before; the larger of the two
     because `chained` shifts along both (`alternating` shifts twice as far, along one). 0 at the first step,
-    which is thus a plain sum.
+    which is thus a plain sum. A gradient that has grown since is not followed further: its shift is cut to the ratio.
     """
 
     name: Literal["displacement"] = "displacement"
     ratio: Annotated[float, Field(gt=0, le=1, description="share of ||theta|| that the look-ahead moves")] = 1e-4
 
-    def choose(self, parameters: Parameters, state: UpdateState) -> float:
+    def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """The alpha whose shift is `ratio` of the parameters' norm."""
-        largest = max(state.retain_norm, state.forget_norm)
-        return self.ratio * parameter_norm(parameters) / largest if largest > 0 else 0.0
+        largest, longest = max(state.retain_norm, state.forget_norm), self.ratio * parameter_norm(parameters)
+        return LookAhead(longest / largest if largest > 0 else 0.0, longest)
 
     def wants_measure(self, state: UpdateState) -> bool:
         """Never."""
@@ -69,8 +70,9 @@ class CorrectionAlpha:
     The first step is a plain sum; the second displaces the parameters by 1e-6 of their norm. The correction grows
     as alpha, so with f = ratio / measured the first four measures set alpha <- alpha * min(f / 2, 100) while
     f > 4, which takes it near the ratio at once; else, and in all later steps, whose measures are as noisy as their
-    batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). By the norms of the step before, alpha times the larger gradient
-    is never longer than `max_displacement` of the parameters (`alternating` shifts by twice alpha).
+    batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). alpha times the larger gradient is never longer than
+    `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
+    gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha).
     """
 
     name: Literal["correction"] = "correction"
@@ -87,11 +89,11 @@ class CorrectionAlpha:
         float, Field(gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move")
     ] = 1e-3
 
-    def choose(self, parameters: Parameters, state: UpdateState) -> float:
+    def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """The controlled alpha, within the largest displacement."""
         limit = DisplacementAlpha(ratio=self.max_displacement).choose(parameters, state)
-        start = limit * min(1.0, START / self.max_displacement)
-        return start if state.alpha is None else min(state.alpha, limit)
+        start = limit.alpha * min(1.0, START / self.max_displacement)
+        return LookAhead(start if state.alpha is None else min(state.alpha, limit.alpha), limit.longest)
 
     def wants_measure(self, state: UpdateState) -> bool:
         """Until the order of magnitude is found."""

@@ -91,5 +91,5 @@ class GramRule:
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the combination in ``.grad``."""
-        kept, ahead = one_after_the_other(retain, forget, parameters, 0.0, state, self)
+        kept, ahead = one_after_the_other(retain, forget, parameters, state, self)
         return report(kept, ahead, state, evaluations=2)

@@ -29,6 +29,7 @@ from erase.updates.pcgrad import PCGrad
 from erase.updates.torchjd_aggregator import TorchJD
 from erase.updates.two_objectives import (
     Combination,
+    LookAhead,
     Seen,
     gather_on_top,
     gather_second,
@@ -45,7 +46,7 @@ Combine = WeightedSum | PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProject
 class Ahead:
     """What a mode is told for one step."""
 
-    alpha: float
+    look: LookAhead
     measure: bool = False
     """Whether a mode that does not measure its correction by the way is to do so now."""
     combination: Combination | None = None
@@ -91,11 +92,11 @@ class LUR:
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
-        alpha = self.alpha.choose(parameters, state)
+        look = self.alpha.choose(parameters, state)
         due = self.alpha.wants_measure(state) or (state.step - 1) % max(1, self.measure_every) == 0
         measure = due and state.step > 0 < self.measure_every
         combination = None if isinstance(self.combine, WeightedSum) else self.combine
-        seen = MODES[self.mode](retain, forget, parameters, state, Ahead(alpha, measure, combination))
+        seen = MODES[self.mode](retain, forget, parameters, state, Ahead(look, measure, combination))
         self.alpha.learn(state, seen)
         return seen
 
@@ -110,13 +111,14 @@ def chained(
     clear(parameters)
     with preserved(parameters) as saved:
         kept = gather_on_top(retain, parameters)
-        shift(parameters, gradients(parameters), -step.alpha)
+        shift(parameters, gradients(parameters), -step.look.within(kept.norm))
         clear(parameters)
         ahead = gather_on_top(forget, parameters)
+        alpha = step.look.within(max(kept.norm, ahead.norm))
         restore(parameters, saved)
-        shift(parameters, gradients(parameters), -step.alpha)
+        shift(parameters, gradients(parameters), -alpha)
         again = gather_second(retain, parameters, ahead, state, step.combination, retain_first=False)
-    return report(kept, ahead, state, 3, step.alpha, again.sketch.sub_(kept.sketch))
+    return report(kept, ahead, state, 3, alpha, again.sketch.sub_(kept.sketch))
 
 
 def exact(retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead) -> Diagnostics:
@@ -130,14 +132,15 @@ def exact(retain: Objective, forget: Objective, parameters: Parameters, state: U
         with preserved(parameters):
             kept = gather_on_top(retain, parameters)
             plain = [g.clone() for g in gradients(parameters)]
-            shift(parameters, plain, -step.alpha)
+            shift(parameters, plain, -step.look.within(kept.norm))
             clear(parameters)
             ahead = gather_on_top(forget, parameters)
         curved = _hessian_vector_product(retain, parameters)
-    correction = step.alpha * _sketch_of(curved, parameters)
-    torch._foreach_add_(plain, curved, alpha=-step.alpha)
+    alpha = step.look.within(max(kept.norm, ahead.norm))
+    correction = alpha * _sketch_of(curved, parameters)
+    torch._foreach_add_(plain, curved, alpha=-alpha)
     (step.combination or WeightedSum()).combine(plain, gradients(parameters), state)
-    return report(kept, ahead, state, 3, step.alpha, correction)
+    return report(kept, ahead, state, 3, alpha, correction)
 
 
 def _hessian_vector_product(objective: Objective, parameters: Parameters) -> list[torch.Tensor]:
@@ -185,12 +188,11 @@ def alternating(
     """
     if step.measure:
         return chained(retain, forget, parameters, state, step)
-    twice, combination = 2 * step.alpha, step.combination
-    if coin(state):
-        kept, ahead = one_after_the_other(retain, forget, parameters, twice, state, combination)
-    else:
-        ahead, kept = one_after_the_other(forget, retain, parameters, twice, state, combination, retain_first=False)
-    return report(kept, ahead, state, 2, step.alpha)
+    retain_first = coin(state)
+    pair = (retain, forget) if retain_first else (forget, retain)
+    first, second = one_after_the_other(*pair, parameters, state, step.combination, step.look, 2.0, retain_first)
+    kept, ahead = (first, second) if retain_first else (second, first)
+    return report(kept, ahead, state, 2, step.look.within(first.norm))
 
 
 def coin(state: UpdateState) -> bool:
@@ -209,9 +211,10 @@ def first_order(
     if step.measure:
         clear(parameters)
         plain = gather_on_top(forget, parameters)
-    kept, ahead = one_after_the_other(retain, forget, parameters, step.alpha, state, step.combination)
+    kept, ahead = one_after_the_other(retain, forget, parameters, state, step.combination, step.look)
     correction = None if plain is None else ahead.sketch - plain.sketch
-    return report(kept, ahead, state, 2 if plain is None else 3, step.alpha, correction, plain)
+    alpha = step.look.within(kept.norm)
+    return report(kept, ahead, state, 2 if plain is None else 3, alpha, correction, plain)
 
 
 Mode = Callable[[Objective, Objective, Parameters, UpdateState, Ahead], Diagnostics]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +32,20 @@ class Seen:
     def norm(self) -> float:
         """The gradient's norm."""
         return self.sketch.norm().item()
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    """How far a step shifts the parameters along a gradient before it evaluates the other objective."""
+
+    alpha: float = 0.0
+    """Parameter units per unit gradient."""
+    longest: float = math.inf
+    """Parameter units that alpha times a gradient may have."""
+
+    def within(self, norm: float) -> float:
+        """alpha for a gradient of this norm: less than was chosen where the gradient has grown since then."""
+        return min(self.alpha, self.longest / norm) if norm > 0 else self.alpha
 
 
 def gather_on_top(objective: Objective, parameters: Parameters, below: Tensor | None = None) -> Seen:
@@ -66,23 +81,24 @@ def one_after_the_other(
     first: Objective,
     second: Objective,
     parameters: Parameters,
-    step: float,
     state: UpdateState,
     combination: Combination | None = None,
+    look: LookAhead = LookAhead(),
+    times: float = 1.0,
     retain_first: bool = True,
 ) -> tuple[Seen, Seen]:
-    """Leaves g_first(theta) + g_second(theta - step * g_first), or their combination, in ``.grad``.
+    """Leaves g_first(theta) + g_second(theta - times * alpha * g_first), or their combination, in ``.grad``.
 
-    Theta is restored. Memory: one gradient, or two with a combination; and, unless the step is 0, one copy of the
+    Theta is restored. Memory: one gradient, or two with a combination; and, unless alpha is 0, one copy of the
     parameters.
     """
     clear(parameters)
-    if step == 0:
+    if look.alpha == 0:
         seen = gather_on_top(first, parameters)
         return seen, gather_second(second, parameters, seen, state, combination, retain_first)
     with preserved(parameters):
         seen = gather_on_top(first, parameters)
-        shift(parameters, gradients(parameters), -step)
+        shift(parameters, gradients(parameters), -times * look.within(seen.norm))
         return seen, gather_second(second, parameters, seen, state, combination, retain_first)
 
 

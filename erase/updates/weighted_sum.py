@@ -28,7 +28,7 @@ class WeightedSum:
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the sum in ``.grad``."""
-        return report(*one_after_the_other(retain, forget, parameters, 0.0, state), state, evaluations=2)
+        return report(*one_after_the_other(retain, forget, parameters, state), state, evaluations=2)
 
     @torch.no_grad()
     def combine(self, retain: Sequence[Tensor], forget: Sequence[Tensor], state: UpdateState) -> None:

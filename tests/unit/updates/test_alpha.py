@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from erase.protocols import Diagnostics, UpdateState
+from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.updates import LUR, WeightedSum
 from erase.updates.alpha import LOOKS, AbsoluteAlpha, CorrectionAlpha, DisplacementAlpha
-from tests.unit.updates.problems import Network, Problem, bowls, summed
+from erase.updates.two_objectives import LookAhead
+from tests.unit.updates.problems import Network, Problem, bowls, flat, summed
 
 NORMS = st.floats(1e-6, 1e6)
 
@@ -49,14 +51,14 @@ def test_absolute_alpha_is_its_value_and_learns_nothing() -> None:
     state = UpdateState(alpha=3.0, retain_norm=7.0, forget_norm=9.0)
     alpha = AbsoluteAlpha(value=0.25)
     alpha.learn(state, measured(5.0))
-    assert alpha.choose(three_four(), state) == 0.25
+    assert alpha.choose(three_four(), state) == LookAhead(0.25)
     assert state == UpdateState(alpha=3.0, retain_norm=7.0, forget_norm=9.0)
 
 
 @pytest.mark.parametrize(("retain_norm", "forget_norm"), [(2.0, 10.0), (10.0, 2.0), (10.0, 0.0)])
 def test_displacement_is_a_share_of_theta_over_the_larger_gradient(retain_norm: float, forget_norm: float) -> None:
     state = UpdateState(retain_norm=retain_norm, forget_norm=forget_norm)
-    assert DisplacementAlpha(ratio=0.01).choose(three_four(), state) == pytest.approx(0.01 * 5 / 10)
+    assert DisplacementAlpha(ratio=0.01).choose(three_four(), state).alpha == pytest.approx(0.01 * 5 / 10)
 
 
 @given(ratio=st.floats(1e-6, 1.0), retain_norm=NORMS, forget_norm=NORMS)
@@ -64,14 +66,14 @@ def test_displacement_moves_by_its_ratio_whatever_the_scale(
     ratio: float, retain_norm: float, forget_norm: float
 ) -> None:
     state = UpdateState(retain_norm=retain_norm, forget_norm=forget_norm)
-    alpha = DisplacementAlpha(ratio=ratio).choose(three_four(), state)
+    alpha = DisplacementAlpha(ratio=ratio).choose(three_four(), state).alpha
     assert alpha * max(retain_norm, forget_norm) == pytest.approx(ratio * 5)
 
 
 def test_correction_starts_with_a_displacement_of_a_millionth() -> None:
     state = UpdateState(retain_norm=10.0)
-    assert CorrectionAlpha().choose(three_four(), state) == pytest.approx(1e-6 * 5 / 10)
-    assert CorrectionAlpha(max_displacement=1e-7).choose(three_four(), state) == pytest.approx(1e-7 * 5 / 10)
+    assert CorrectionAlpha().choose(three_four(), state).alpha == pytest.approx(1e-6 * 5 / 10)
+    assert CorrectionAlpha(max_displacement=1e-7).choose(three_four(), state).alpha == pytest.approx(1e-7 * 5 / 10)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_correction_never_chooses_more_than_the_largest_displacement(
     alpha: float | None, limit: float, retain_norm: float, forget_norm: float
 ) -> None:
     state = UpdateState(alpha=alpha, retain_norm=retain_norm, forget_norm=forget_norm)
-    chosen = CorrectionAlpha(max_displacement=limit).choose(three_four(), state)
+    chosen = CorrectionAlpha(max_displacement=limit).choose(three_four(), state).alpha
     assert chosen * max(retain_norm, forget_norm) <= limit * 5 * (1 + 1e-9)
 
 
@@ -189,6 +191,40 @@ def test_no_step_moves_further_than_the_largest_displacement(limit: float) -> No
     assert max(shares) == pytest.approx(limit, rel=1e-5)  # the limit binds, and holds
     assert seen[-1].correction is not None
     assert seen[-1].correction < 1.0
+
+
+@pytest.mark.parametrize("mode", ["chained", "alternating", "first_order"])
+@pytest.mark.parametrize("alpha", [DisplacementAlpha(ratio=1e-3), CorrectionAlpha(ratio=1.0)], ids=lambda a: a.name)
+@pytest.mark.parametrize("grown", ["retain", "forget"])
+def test_a_gradient_that_grows_at_once_is_not_followed_further(mode: Any, alpha: Any, grown: str) -> None:
+    """Gradient ascent on what a network knows by heart: next to no gradient, then all at once a large one."""
+    problem, scales, shifts = bowls(), {"retain": 1.0, "forget": 1.0}, []
+    here = flat(problem.parameters).detach().clone()
+
+    def watched(name: str, objective: Objective) -> Objective:
+        def scaled() -> Iterator[torch.Tensor]:
+            shifts.append((flat(problem.parameters) - here).norm().item() / here.norm().item())
+            yield from (scales[name] * loss for loss in objective())
+
+        return scaled
+
+    retain, forget = watched("retain", problem.retain), watched("forget", problem.forget)
+    rule, state = LUR(mode=mode, alpha=alpha), UpdateState()
+    for step in range(12):
+        scales[grown] = 1.0 if step < 8 else 1e6
+        rule(retain, forget, problem.parameters, state)
+        scales[grown] = 1.0
+        rule(retain, forget, problem.parameters, state)
+    longest = 2e-3 if mode == "alternating" else 1e-3
+    assert longest / 3 < max(shifts) <= longest * (1 + 1e-6)
+
+
+def test_exact_weighs_its_correction_by_a_forget_gradient_that_has_grown() -> None:
+    """alpha H_r u may be no longer than the curvature allows over the largest displacement."""
+    problem, state = bowls(), UpdateState(step=5, alpha=0.1, retain_norm=3.0, forget_norm=5.0)
+    seen = LUR(mode="exact")(problem.retain, lambda: (1e6 * x for x in problem.forget()), problem.parameters, state)
+    assert seen.alpha == pytest.approx(1e-3 * 5**0.5 / seen.forget_norm)
+    assert 0 < (seen.correction or 0.0) < 1e-8
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
