@@ -54,7 +54,7 @@ RULES: dict[str, tuple[int, str]] = {
 LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
     "negative_guidance": ("{name: negative_guidance, eta: 7.0, eta_absent: 1.2}", (0.25, 1.0)),
     "anchor_redirection": ("{name: anchor_redirection}", (0.5, 2.0)),
-    "gradient_ascent": ("{name: gradient_ascent}", (0.02, 0.06)),
+    "gradient_ascent": ("{name: gradient_ascent}", (0.02, 0.6)),
 }
 """The forget loss, and the forget weights of its grid."""
 ANCHORS = {"star": "circle", "circle": "square", "red": "green"}
