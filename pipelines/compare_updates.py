@@ -8,9 +8,9 @@
 --losses, --parameters and --rules choose a part; results accumulate in ``pipelines/results/compare_updates/``. A run is
 about 2 minutes on a CPU core: batches and steps are fewer than the shipped configuration's, so that hundreds of runs
 are within reach. Several may run at a time and share the work; one for each core is fastest, each with
-OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and a grid of six for every rule; the
-best of a grid has the largest harmonic mean of UA, IRA and CRA on kept prompts. Cosines are of both gradients at the
-weights before a step, by probes that are no part of the budget. UPGrad is not run: for two objectives it is PCGrad
+OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and the same search of eight for every
+rule; the best of it has the largest harmonic mean of UA, IRA and CRA on kept prompts. Cosines are of both gradients at
+the weights before a step, by probes that are no part of the budget. UPGrad is not run: for two objectives it is PCGrad
 (tests/unit/updates/test_gram_rules.py).
 """
 
@@ -19,14 +19,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from erase.command_line import quieten
 from erase.errors import UserError
 from erase.evaluation.trials import Trial, TrialStore
+from erase.provenance import held
 from pipelines import compare_updates_figures as figures
+from pipelines.search import Axis, Settings, coordinate_search
+
+Cell = tuple[str, str, str]
+"""A forget loss, a selection of parameters, and a rule."""
 
 BUDGET, BATCH_SIZE = 180, 8
 """Gradient evaluations of a run, and how many examples each is of."""
@@ -56,14 +62,14 @@ LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
     "anchor_redirection": ("{name: anchor_redirection}", (0.5, 2.0)),
     "gradient_ascent": ("{name: gradient_ascent}", (0.02, 0.6)),
 }
-"""The forget loss, and the forget weights of its grid."""
+"""The forget loss, and a light and a heavy forget weight."""
 ANCHORS = {"star": "circle", "circle": "square", "red": "green"}
-PARAMETERS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "full": ("{name: full}", (3e-4, 6e-4)),
-    "cross_attention": ("{name: cross_attention}", (1e-3, 2e-3)),
-    "lora": ("{name: lora, rank: 8, alpha: 8}", (1e-3, 2e-3)),
+PARAMETERS: dict[str, tuple[str, tuple[float, float, float]]] = {
+    "full": ("{name: full}", (1.5e-4, 3e-4, 6e-4)),
+    "cross_attention": ("{name: cross_attention}", (5e-4, 1e-3, 2e-3)),
+    "lora": ("{name: lora, rank: 8, alpha: 8}", (5e-4, 1e-3, 2e-3)),
 }
-"""The selection, and the learning rates of its grid."""
+"""The selection, and the learning rates that are tried."""
 OWN: dict[str, tuple[str, float, float]] = {
     "lur": ("update.alpha.ratio", 0.1, 0.3),
     "lur_alternating": ("update.alpha.ratio", 0.1, 0.3),
@@ -72,11 +78,12 @@ OWN: dict[str, tuple[str, float, float]] = {
     "alternating_steps": ("update.retain_steps", 1, 3),
 }
 """A number of the rule's own, its usual value and the other that is tried."""
-NASH_RATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Times the smaller learning rate: the bargain has no forget weight that could be tuned."""
+NASH_RATES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Times the middle learning rate: the bargain has no forget weight that could be tuned."""
+RATE, WEIGHT = "learning_rate", "forget_weight"
 
 
-def overrides(rule: str, loss: str, parameters: str, target: str, setting: dict[str, float]) -> tuple[str, ...]:
+def overrides(rule: str, loss: str, parameters: str, target: str, setting: Settings) -> tuple[str, ...]:
     """One cell of the comparison; the steps are what the budget allows."""
     steps, update = RULES[rule]
     changes = [
@@ -95,21 +102,33 @@ def overrides(rule: str, loss: str, parameters: str, target: str, setting: dict[
     return tuple(changes)
 
 
-def grid(rule: str, loss: str, parameters: str) -> list[dict[str, float]]:
-    """Six settings: two learning rates with three weights, light, heavy and between.
+def search(cell: Cell, loss: Callable[[Settings], float]) -> Settings:
+    """Eight tries: three rates; a light and a heavy weight; half-way to the weights beside the best; and one more.
 
-    A rule with a number of its own tries another value of it, with the heavy weight, in place of the one between.
+    That is the other value of a number of the rule's own or, for a rule without one, 0.7 of the rate.
     """
-    rates, (light, heavy) = PARAMETERS[parameters][1], LOSSES[loss][1]
+    name, parameters, rule = cell
+    rates, (light, heavy) = PARAMETERS[parameters][1], LOSSES[name][1]
     if rule == "nash":
-        return [{"learning_rate": float(f"{rates[0] * factor:.3g}")} for factor in NASH_RATES]
+        return coordinate_search({}, [(RATE, lambda _: [rounded(rates[1] * f) for f in NASH_RATES])], loss)
     key, usual, other = OWN.get(rule, ("", 0.0, 0.0))
-    third = {key: other} if key else {"forget_weight": float(f"{(light * heavy) ** 0.5:.3g}")}
-    weighted = [{"forget_weight": weight} | ({key: usual} if key else {}) for weight in (light, heavy)]
-    return [{"learning_rate": rate} | w for rate in rates for w in (*weighted, weighted[1] | third)]
+    half = (heavy / light) ** 0.25
+    axes: list[Axis] = [
+        (RATE, lambda _: rates),
+        (WEIGHT, lambda _: (light, heavy)),
+        (WEIGHT, lambda best: (rounded(best / half), rounded(best * half))),
+        (key, lambda _: (other,)) if key else (RATE, lambda best: (rounded(0.7 * best),)),
+    ]
+    start = {RATE: rates[1], WEIGHT: rounded((light * heavy) ** 0.5)}
+    return coordinate_search(start | ({key: usual} if key else {}), axes, loss)
 
 
-def labelled(stage: str, cell: tuple[str, str, str], target: str, seed: int, setting: dict[str, float]) -> Trial:
+def rounded(value: float) -> float:
+    """Three digits, as in the names of trials."""
+    return float(f"{value:.3g}")
+
+
+def labelled(stage: str, cell: Cell, target: str, seed: int, setting: Settings) -> Trial:
     """A trial, named by all that tells it from the others."""
     loss, parameters, rule = cell
     tuning = stage != "compare"
@@ -121,16 +140,38 @@ def labelled(stage: str, cell: tuple[str, str, str], target: str, seed: int, set
     return Trial(name, target, first + seed, evaluation + seed, changes, tuple(labels.items()), SAMPLING_STEPS)
 
 
-def tuned(store: TrialStore, cell: tuple[str, str, str]) -> dict[str, float]:
-    """The best setting of a cell's grid, all of which is stored."""
-    loss, parameters, rule = cell
-    settings = grid(rule, loss, parameters)
-    tried = [labelled("tune", cell, TUNING_TARGET, 0, setting) for setting in settings]
-    if not all(map(store.has, tried)):
-        raise UserError(f"compare_updates: {', '.join(cell)} is not tuned yet; run --stage tune with the same choices")
+def tune(store: TrialStore, cells: Sequence[Cell]) -> None:
+    """Searches for every cell, each by one process; what others are at is waited for at the end."""
+    with store.swept():
+        for wait, cell in itertools.product((False, True), cells):
+            with held(store.scratch / f"{'-'.join(cell)}.lock", wait) as mine:
+                if mine:
+                    search(cell, partial(made, store, cell))
+
+
+def made(store: TrialStore, cell: Cell, setting: Settings) -> float:
+    """Minus the merit of a try, which is made if it is missing."""
+    return -merit(store.result(attempt(cell, setting)))
+
+
+def tuned(store: TrialStore, cell: Cell) -> Settings:
+    """The best setting of a cell's search, all of whose tries are stored."""
     found = store.results()
-    merits = [merit(found[trial.name]) for trial in tried]
-    return settings[merits.index(max(merits))]
+
+    def loss(setting: Settings) -> float:
+        trial = attempt(cell, setting)
+        if not store.has(trial):
+            raise UserError(
+                f"compare_updates: {', '.join(cell)} is not tuned yet; run --stage tune with the same choices"
+            )
+        return -merit(found[trial.name])
+
+    return search(cell, loss)
+
+
+def attempt(cell: Cell, setting: Settings) -> Trial:
+    """A try of the search."""
+    return labelled("tune", cell, TUNING_TARGET, 0, setting)
 
 
 def merit(result: dict[str, Any]) -> float:
@@ -141,20 +182,18 @@ def merit(result: dict[str, Any]) -> float:
     return statistics.harmonic_mean([scores[name] for name in ("UA", "IRA", "CRA_kept")])
 
 
-def trials(stage: str, cells: Iterable[tuple[str, str, str]]) -> Iterator[Trial]:
-    """What a stage is made of. Weights are swept where they are not void."""
+def trials(stage: str, cells: Iterable[Cell]) -> Iterator[Trial]:
+    """What a stage after the tuning is made of. Weights are swept where they are not void."""
     tuning = TrialStore(STORE / "tune", STORE)
     for cell in cells:
-        loss, parameters, rule = cell
-        if stage == "tune":
-            yield from (labelled(stage, cell, TUNING_TARGET, 0, setting) for setting in grid(rule, loss, parameters))
-        elif stage == "compare":
+        loss, _, rule = cell
+        if stage == "compare":
             setting = tuned(tuning, cell)
             yield from (labelled(stage, cell, t, s, setting) for s, t in itertools.product(SEEDS, TARGETS))
         elif rule != "nash":
             setting, middle = tuned(tuning, cell), statistics.geometric_mean(LOSSES[loss][1])
             for factor in (0.1, 0.3, 1.0, 3.0, 10.0):
-                changed = setting | {"forget_weight": float(f"{middle * factor:.3g}")}
+                changed = setting | {WEIGHT: rounded(middle * factor)}
                 yield from (labelled(stage, cell, TUNING_TARGET, seed, changed) for seed in (1, 2))
 
 
@@ -186,7 +225,11 @@ def main() -> None:
         return
     quieten()
     cells = list(itertools.product(given.losses, given.parameters, given.rules))
-    TrialStore(STORE / given.stage, given.output / given.stage).make(trials(given.stage, cells))
+    store = TrialStore(STORE / given.stage, given.output / given.stage)
+    if given.stage == "tune":
+        tune(store, cells)
+    else:
+        store.make(trials(given.stage, cells))
 
 
 if __name__ == "__main__":

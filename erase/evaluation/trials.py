@@ -85,15 +85,31 @@ class TrialStore:
 
     def make(self, trials: Iterable[Trial]) -> None:
         """Makes what is missing; several processes may do so at a time, each trial being one's alone."""
-        try:
+        with self.swept():
             for trial in trials:
-                with self._claim(trial) as mine:
-                    if mine and not self.has(trial):
-                        print(trial.name, flush=True)
-                        self._make(trial)
+                self._make_unless_claimed(trial)
+
+    def result(self, trial: Trial) -> dict[str, Any]:
+        """The trial's result, made if it is missing; it is for the caller that no other process is at it."""
+        self._make_unless_claimed(trial)
+        if not self.has(trial):
+            raise UserError(f"{trial.name}: another process is making it")
+        return self.results()[trial.name]
+
+    @contextmanager
+    def swept(self) -> Iterator[None]:
+        """Takes this process's pictures of the base away at the end, which its trials share."""
+        try:
+            yield
         finally:
             for folder in self.scratch.glob(f"base-*-{os.getpid()}"):
                 shutil.rmtree(folder)
+
+    def _make_unless_claimed(self, trial: Trial) -> None:
+        with self._claim(trial) as mine:
+            if mine and not self.has(trial):
+                print(trial.name, flush=True)
+                self._make(trial)
 
     def _make(self, trial: Trial) -> None:
         folder = self.scratch / trial.name

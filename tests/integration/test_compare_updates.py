@@ -1,8 +1,9 @@
-"""The comparison of the update rules is fair by construction: one grid, one budget, seeds of its own for tuning."""
+"""The comparison of the update rules is fair by construction: one search, one budget, seeds of its own for tuning."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
 from pipelines.compare_updates_figures import table
+from pipelines.search import Settings, coordinate_search
 from tests.unit.updates.problems import bowls
 
 CELLS = [
@@ -48,12 +50,23 @@ def test_every_rule_is_compared() -> None:
     assert builtin <= set(compare.RULES)
 
 
+def tries(cell: tuple[str, str, str], loss: Callable[[Settings], float]) -> dict[str, Settings]:
+    """What a search looks at, by the trials' names."""
+    seen: dict[str, Settings] = {}
+
+    def watched(setting: Settings) -> float:
+        seen[compare.attempt(cell, setting).name] = setting
+        return loss(setting)
+
+    compare.search(cell, watched)
+    return seen
+
+
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
-def test_every_rule_has_a_grid_of_six_that_are_not_the_same(cell: tuple[str, str, str]) -> None:
+def test_every_rule_has_eight_tries_that_are_not_the_same(cell: tuple[str, str, str]) -> None:
     loss, parameters, rule = cell
-    trials = list(compare.trials("tune", [cell]))
-    assert len({trial.name for trial in trials}) == 6
-    runs = [trial.run(Path("runs/trial")) for trial in trials]
+    settings = tries(cell, lambda setting: -setting.get("forget_weight", 1.0)).values()
+    runs = [compare.attempt(cell, setting).run(Path("runs/trial")) for setting in settings]
     for run in runs:
         assert (run.forget_loss.name, run.parameters.name) == (loss, parameters)
         assert run.update.name == ("lur" if rule.startswith("lur") else rule)
@@ -61,13 +74,14 @@ def test_every_rule_has_a_grid_of_six_that_are_not_the_same(cell: tuple[str, str
         if isinstance(run.update, LUR):
             assert run.update.combine.name == ("pcgrad" if rule == "lur_pcgrad" else "weighted_sum")
     effective = {(run.learning_rate, run.forget_weight if rule != "nash" else 0.0, repr(run.update)) for run in runs}
-    assert len(effective) == 6
+    assert len(effective) == 8
 
 
 @pytest.mark.parametrize("rule", compare.RULES)
 def test_every_rule_spends_the_same_budget(rule: str) -> None:
     """Counted by the rule itself; no further step would fit."""
-    (trial, *_) = compare.trials("tune", [("gradient_ascent", "full", rule)])
+    cell = ("gradient_ascent", "full", rule)
+    trial = compare.attempt(cell, compare.search(cell, lambda _: 0.0))
     run, problem, state = trial.run(Path("runs/trial")), bowls(), UpdateState()
     steps = range(run.max_train_steps + 1)
     spent = [run.update(problem.retain, problem.forget, problem.parameters, state).evaluations for _ in steps]
@@ -76,7 +90,7 @@ def test_every_rule_spends_the_same_budget(rule: str) -> None:
 
 def test_tuning_shares_no_seed_with_the_comparison() -> None:
     cell = CELLS[0]
-    setting = compare.grid(cell[2], cell[0], cell[1])[0]
+    setting = compare.search(cell, lambda _: 0.0)
     tuning = [
         compare.labelled(stage, cell, "circle", seed, setting) for stage in ("tune", "weights") for seed in range(3)
     ]
@@ -85,19 +99,35 @@ def test_tuning_shares_no_seed_with_the_comparison() -> None:
     assert {t.evaluation_seed for t in tuning}.isdisjoint(t.evaluation_seed for t in final)
 
 
-def test_the_best_of_a_grid_forgets_and_keeps() -> None:
-    cell = ("negative_guidance", "full", "weighted_sum")
-    settings = list(compare.grid("weighted_sum", "negative_guidance", "full"))
-    found = [result(cell, setting, ua=0.5) for setting in settings]
-    found[1] = result(cell, settings[1], ua=0.9, ira=0.95)
-    found[2] = result(cell, settings[2], ua=1.0, ira=0.1)
-    found[3] = result(cell, settings[3], ua=1.0) | {"erased": None}  # diverged
-    names = [trial.name for trial in compare.trials("tune", [cell])]
-    stored = dict(zip(names, found, strict=True))
-    assert compare.tuned(Stored(stored), cell) == settings[1]
-    del stored[names[-1]]
+def test_the_best_of_a_search_forgets_and_keeps() -> None:
+    """The rate before the weight, and the weight before what is half-way to the next; ruin and divergence lose."""
+    cell = ("gradient_ascent", "full", "cagrad")
+    at = {"learning_rate": 1.5e-4, "forget_weight": 0.02, "update.c": 0.2}
+
+    def measured(setting: Settings) -> dict[str, Any]:
+        if setting["learning_rate"] > 5e-4:
+            return result(cell, setting, ua=1.0) | {"erased": None}
+        if setting["forget_weight"] > 0.5:
+            return result(cell, setting, ua=1.0, ira=0.1)
+        return result(cell, setting, ua=0.5 + sum(setting[key] == value for key, value in at.items()) / 10)
+
+    stored = {name: measured(setting) for name, setting in tries(cell, lambda s: -compare.merit(measured(s))).items()}
+    assert compare.tuned(Stored(stored), cell) == at
+    del stored[next(iter(stored))]
     with pytest.raises(UserError, match="not tuned yet"):
         compare.tuned(Stored(stored), cell)
+
+
+def test_a_coordinate_search_keeps_the_first_of_equals_and_the_best_so_far() -> None:
+    axes = [("x", lambda _: (1, 2, 3)), ("y", lambda _: (4, 5)), ("x", lambda best: (best - 0.5, best + 0.5))]
+    seen = []
+
+    def loss(setting: dict[str, float]) -> float:
+        seen.append(tuple(setting.values()))
+        return abs(setting["x"] - 2.4)
+
+    assert coordinate_search({"x": 9, "y": 0}, axes, loss) == {"x": 2.5, "y": 0}
+    assert seen == [(1, 0), (2, 0), (3, 0), (2, 4), (2, 5), (1.5, 0), (2.5, 0)]
 
 
 def test_a_cell_that_is_not_tuned_is_refused() -> None:
@@ -125,10 +155,20 @@ def test_the_table_keeps_targets_apart() -> None:
     assert "| learning_rate 0.0001, ratio 0.3 |" in rows
 
 
-@pytest.mark.parametrize("stage", ["tune", "compare", "weights"])
+@pytest.mark.parametrize("stage", ["compare", "weights"])
 def test_what_is_stored_is_of_the_settings_that_are_shipped(stage: str, tmp_path: Path) -> None:
-    """A result of an older grid is not taken for one of today's."""
+    """A result of older settings is not taken for one of today's."""
     store = TrialStore(compare.STORE / stage, tmp_path)
     for name, found in store.results().items():
         cell = (found["loss"], found["parameters"], found["rule"])
         assert any(trial.name == name and store.has(trial) for trial in compare.trials(stage, [cell])), name
+
+
+def test_what_was_tried_is_what_the_search_tries(tmp_path: Path) -> None:
+    store = TrialStore(compare.STORE / "tune", tmp_path)
+    found = store.results()
+    for cell in {(f["loss"], f["parameters"], f["rule"]) for f in found.values()}:
+        names = {name for name in found if name.startswith("-".join(cell) + "-")}
+        stored = {name: compare.attempt(cell, found[name]["setting"]) for name in names}
+        assert all(store.has(trial) and trial.name == name for name, trial in stored.items()), cell
+        assert names == set(tries(cell, lambda s, cell=cell: -compare.merit(found[compare.attempt(cell, s).name])))
