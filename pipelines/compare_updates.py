@@ -103,23 +103,24 @@ def overrides(rule: str, loss: str, parameters: str, target: str, setting: Setti
 
 
 def search(cell: Cell, loss: Callable[[Settings], float]) -> Settings:
-    """Eight tries: three rates; a light and a heavy weight; half-way to the weights beside the best; and one more.
+    """Eight tries: three weights at the middle rate; the other rates; half-way to the weights beside; and one more.
 
-    That is the other value of a number of the rule's own or, for a rule without one, 0.7 of the rate.
+    That is the other value of a number of the rule's own or, for a rule without one, 0.7 of the rate. Weights come
+    first, as a rule that forgets nothing at one weight tells nothing about its rates.
     """
     name, parameters, rule = cell
-    rates, (light, heavy) = PARAMETERS[parameters][1], LOSSES[name][1]
+    (low, usual_rate, high), (light, heavy) = PARAMETERS[parameters][1], LOSSES[name][1]
     if rule == "nash":
-        return coordinate_search({}, [(RATE, lambda _: [rounded(rates[1] * f) for f in NASH_RATES])], loss)
+        return coordinate_search({}, [(RATE, lambda _: [rounded(usual_rate * f) for f in NASH_RATES])], loss)
     key, usual, other = OWN.get(rule, ("", 0.0, 0.0))
-    half = (heavy / light) ** 0.25
+    middle, half = rounded((light * heavy) ** 0.5), (heavy / light) ** 0.25
     axes: list[Axis] = [
-        (RATE, lambda _: rates),
-        (WEIGHT, lambda _: (light, heavy)),
+        (WEIGHT, lambda _: (light, middle, heavy)),
+        (RATE, lambda _: (low, high)),
         (WEIGHT, lambda best: (rounded(best / half), rounded(best * half))),
         (key, lambda _: (other,)) if key else (RATE, lambda best: (rounded(0.7 * best),)),
     ]
-    start = {RATE: rates[1], WEIGHT: rounded((light * heavy) ** 0.5)}
+    start = {RATE: usual_rate, WEIGHT: middle}
     return coordinate_search(start | ({key: usual} if key else {}), axes, loss)
 
 

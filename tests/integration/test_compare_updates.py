@@ -100,7 +100,7 @@ def test_tuning_shares_no_seed_with_the_comparison() -> None:
 
 
 def test_the_best_of_a_search_forgets_and_keeps() -> None:
-    """The rate before the weight, and the weight before what is half-way to the next; ruin and divergence lose."""
+    """The weight, then the rate, then a number of the rule's own; ruin and divergence lose."""
     cell = ("gradient_ascent", "full", "cagrad")
     at = {"learning_rate": 1.5e-4, "forget_weight": 0.02, "update.c": 0.2}
 
