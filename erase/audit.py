@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erase.command_line import Arguments, run_command, stoppable
+from erase.errors import renamed
 from erase.evaluation.audit import REPORT, run_audit
-from erase.evaluation.audit_checks import renamed
 from erase.evaluation.audit_settings import Audit, keys_of, output_of, plan_audit
 from erase.evaluation.table import print_table
 from erase.generation.dry_run import dry_run

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
@@ -37,3 +38,13 @@ def collect(problems: list[str], check: Callable[[], Result]) -> Result | None:
     except UserError as error:
         problems.extend(error.problems)
         return None
+
+
+@contextmanager
+def renamed(keys: Mapping[str, str]) -> Iterator[None]:
+    """What the body refuses by a key of ``keys`` is told by the key that the user gave."""
+    try:
+        yield
+    except UserError as error:
+        told = (problem.partition(":") for problem in error.problems)
+        raise UserError(*(f"{keys.get(key, key)}{colon}{rest}" for key, colon, rest in told)) from None

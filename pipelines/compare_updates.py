@@ -6,7 +6,7 @@
     python -m pipelines.compare_updates --output runs/compare --stage render   # the tables and plots of what is there
 
 --losses, --parameters and --rules choose a part; results accumulate in ``pipelines/results/compare_updates/``. A run is
-about 2 minutes on a CPU core: batches and steps are fewer than the shipped configuration's, so that hundreds of runs
+about 80 seconds of a CPU core: batches and steps are fewer than the shipped configuration's, so that hundreds of runs
 are within reach. Several may run at a time and share the work; one for each core is fastest, each with
 OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike, and the same search of eight for every
 rule; the best of it has the largest harmonic mean of UA, IRA and CRA on kept prompts. Cosines are of both gradients at

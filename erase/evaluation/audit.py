@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from erase.config import dump
-from erase.evaluation.audit_checks import renamed
+from erase.errors import renamed
 from erase.evaluation.audit_settings import RESULTS, Audit, AuditPlan, keys_of, plan_audit
 from erase.evaluation.findings import collateral, findings
 from erase.evaluation.metrics import ImageMetrics, PairMetrics, SetMetrics

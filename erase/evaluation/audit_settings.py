@@ -16,8 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from erase import embedded
 from erase.components import STRICT
-from erase.errors import UserError, collect, refuse
-from erase.evaluation.audit_checks import renamed
+from erase.errors import UserError, collect, refuse, renamed
 from erase.evaluation.metrics import (
     METRICS,
     AnyMetric,

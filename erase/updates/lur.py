@@ -106,6 +106,7 @@ def chained(
 ) -> Diagnostics:
     """u + g_r(theta - alpha u): the Hessian-vector product as a forward difference, error O(alpha^2).
 
+    Each of the two shifts is cut by the gradient that it follows, so that theirs may differ; the second's is logged.
     Three evaluations. Memory: one gradient (two if they are combined), one copy of the parameters.
     """
     clear(parameters)
@@ -124,8 +125,9 @@ def chained(
 def exact(retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState, step: Ahead) -> Diagnostics:
     """g_r + u - alpha H_r u, with H_r u by double backward (alpha held constant).
 
-    Needs losses that can be differentiated twice (attention by the math kernel). Memory: three gradients, a copy of
-    the parameters, and a graph of one gradient.
+    The shift that leads to u is cut by g_r's norm, alpha by the larger of both norms; alpha is logged. Needs losses
+    that can be differentiated twice (attention by the math kernel). Memory: three gradients, a copy of the parameters,
+    and a graph of one gradient.
     """
     clear(parameters)
     with sdpa_kernel(SDPBackend.MATH):

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from erase import embedded
-from erase.errors import UserError
-from erase.evaluation.audit_checks import renamed
+from erase.errors import UserError, renamed
 from erase.evaluation.audit_settings import (
     Audit,
     check_concepts,
