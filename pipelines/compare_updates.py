@@ -149,7 +149,7 @@ def tune(store: TrialStore, cells: Sequence[Cell]) -> None:
         for wait, cell in itertools.product((False, True), cells):
             with held(store.scratch / f"{'-'.join(cell)}.lock", wait) as mine:
                 if mine:
-                    choose(cell, lambda trial: -merit(store.result(trial)))
+                    choose(cell, lambda trial: -figures.merit(store.result(trial)))
 
 
 def choose(cell: Cell, loss: Callable[[Trial], float]) -> Settings:
@@ -175,7 +175,7 @@ def tuned(store: TrialStore, cell: Cell) -> Settings:
             raise UserError(
                 f"compare_updates: {', '.join(cell)} is not tuned yet; run --stage tune with the same choices"
             )
-        return -merit(found[trial.name])
+        return -figures.merit(found[trial.name])
 
     return choose(cell, loss)
 
@@ -183,14 +183,6 @@ def tuned(store: TrialStore, cell: Cell) -> Settings:
 def attempt(cell: Cell, setting: Settings, target: str = TUNING[0][0], seed: int = TUNING[0][1]) -> Trial:
     """A try of the tuning."""
     return labelled("tune", cell, target, seed, setting)
-
-
-def merit(result: dict[str, Any]) -> float:
-    """The harmonic mean of UA, IRA and CRA on kept prompts, 0 to 1; 0 for a run that diverged."""
-    if result["erased"] is None:
-        return 0.0
-    scores = result["erased"]["scores"]
-    return statistics.harmonic_mean([scores[name] for name in ("UA", "IRA", "CRA_kept")])
 
 
 def trials(stage: str, cells: Iterable[Cell]) -> Iterator[Trial]:

@@ -60,6 +60,31 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def summary(results: Results) -> str:
+    """The README's table: UA and what is kept of each target, merit and cosine over all runs; the best merit first."""
+    lines = []
+    for loss, parameters in panels_of(results):
+        of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
+        targets = list(dict.fromkeys(r["target"] for r in of))
+        heads = ["rule", *(f"{t}: {what}" for t in targets for what in ("UA", "kept")), "merit", "final cosine"]
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        groups = sorted(by_rule(of).items(), key=lambda item: -statistics.mean(map(merit, item[1])))
+        for rule, group in groups:
+            cells = row(rule, group, targets)
+            merits = spread([100 * merit(r) for r in group])
+            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, cells[-2]])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def merit(result: dict[str, Any]) -> float:
+    """The harmonic mean of UA, IRA and CRA on kept prompts, 0 to 1; 0 for a run that diverged."""
+    if result["erased"] is None:
+        return 0.0
+    found = result["erased"]["scores"]
+    return statistics.harmonic_mean([found[name] for name in ("UA", "IRA", "CRA_kept")])
+
+
 def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
     """A rule's cells."""
     cells = []

@@ -14,7 +14,7 @@ from erase.evaluation.trials import Trial, TrialStore
 from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
-from pipelines.compare_updates_figures import table
+from pipelines.compare_updates_figures import merit, summary, table
 from pipelines.search import Settings, coordinate_search
 from tests.unit.updates.problems import bowls
 
@@ -50,13 +50,13 @@ def test_every_rule_is_compared() -> None:
     assert builtin <= set(compare.RULES)
 
 
-def tries(cell: tuple[str, str, str], merit: Callable[[Trial], float]) -> dict[str, Trial]:
+def tries(cell: tuple[str, str, str], score: Callable[[Trial], float]) -> dict[str, Trial]:
     """What tuning looks at, by name."""
     seen: dict[str, Trial] = {}
 
     def loss(trial: Trial) -> float:
         seen[trial.name] = trial
-        return -merit(trial)
+        return -score(trial)
 
     compare.choose(cell, loss)
     return seen
@@ -115,7 +115,7 @@ def test_the_best_of_a_search_forgets_and_keeps() -> None:
             return result(cell, setting, ua=1.0, ira=0.1)
         return result(cell, setting, ua=0.5 + sum(setting[key] == value for key, value in at.items()) / 10)
 
-    seen = tries(cell, lambda trial: compare.merit(measured(setting_of(trial))))
+    seen = tries(cell, lambda trial: merit(measured(setting_of(trial))))
     stored = {name: measured(setting_of(trial)) for name, trial in seen.items()}
     assert compare.tuned(Stored(stored), cell) == at
     del stored[next(iter(stored))]
@@ -173,6 +173,18 @@ def test_the_table_keeps_targets_apart() -> None:
     assert "| learning_rate 0.0001, ratio 0.3 |" in rows
 
 
+def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> None:
+    setting = {"learning_rate": 1e-4}
+    sums = [result(("gradient_ascent", "full", "weighted_sum"), setting, ua) for ua in (0.5, 1.0)]
+    nash = [result(("gradient_ascent", "full", "nash"), setting, 1.0), {**sums[0], "rule": "nash", "erased": None}]
+    assert summary([*nash, *sums]).splitlines() == [
+        "| rule | star: UA | star: kept | merit | final cosine |",
+        "|---|---|---|---|---|",
+        "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | 0.25 ± 0.00 |",
+        "| nash | 100.0 | 100.0 | 50.0 ± 70.7 | 0.25 |",
+    ]
+
+
 @pytest.mark.parametrize("stage", ["compare", "weights"])
 def test_what_is_stored_is_of_the_settings_that_are_shipped(stage: str, tmp_path: Path) -> None:
     """A result of older settings is not taken for one of today's."""
@@ -188,6 +200,6 @@ def test_what_was_tried_is_what_the_search_tries(tmp_path: Path) -> None:
     found = store.results()
     for cell in {(f["loss"], f["parameters"], f["rule"]) for f in found.values()}:
         names = {name for name in found if name.startswith("-".join(cell) + "-")}
-        seen = tries(cell, lambda trial: compare.merit(found[trial.name]) if trial.name in found else -1.0)
+        seen = tries(cell, lambda trial: merit(found[trial.name]) if trial.name in found else -1.0)
         assert names <= set(seen), cell
         assert all(store.has(seen[name]) for name in names), cell
