@@ -39,6 +39,7 @@ from erase.parameters import CrossAttention, Full, LoRA, Parameters
 from erase.protocols import Objective, UpdateRule, UpdateState
 from erase.provenance import write_json, write_text
 from erase.updates import LUR, MGDA, AlternatingSteps, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum
+from erase.updates.alpha import LOOKS, DisplacementAlpha
 from pipelines.benchmark_table import SUM, draw, render
 from pipelines.measure import machine, peak_on_cpu, peak_on_gpu, seconds
 
@@ -47,15 +48,15 @@ RULES: dict[str, UpdateRule] = {
     "weighted_sum again": WeightedSum(),
     "lur chained": LUR(mode="chained"),
     "lur alternating": LUR(mode="alternating"),
-    "lur alternating, never measured": LUR(mode="alternating", measure_every=0),
+    "lur alternating, never measured": LUR(mode="alternating", measure_every=0, alpha=DisplacementAlpha()),
     "lur first_order": LUR(mode="first_order"),
     "lur exact": LUR(mode="exact"),
     **{kind().name: kind() for kind in (PCGrad, UPGrad, MGDA, CAGrad, Nash, GradientProjection, AlternatingSteps)},
 }
 """The plain sum stands here twice: how far its second ratio is from 1 is how far to trust the others."""
 PARAMETERS: dict[str, Parameters] = {"full": Full(), "cross_attention": CrossAttention(), "lora": LoRA()}
-WARM_UP = 2
-"""Rounds before those that count. LUR looks ahead from the second step on."""
+WARM_UP = 1 + LOOKS
+"""Rounds before those that count: LUR looks ahead from the second step on, and measures its first looks."""
 STORE = Path(__file__).parent / "results" / "benchmark_updates"
 
 

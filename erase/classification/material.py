@@ -26,8 +26,8 @@ class Material:
     """Those that may move, by name."""
     evaluate: Callable[[nn.Module, Tensor], Tensor]
     """The network's logits for normalised images; running statistics are used, none move, and examples are counted."""
-    fresh: Callable[[], nn.Module]
-    """The same network with weights drawn anew from the run's seed; the same each time."""
+    fresh: Callable[[str], nn.Module]
+    """The same network with weights drawn anew from the run's seed for a purpose; the same each time."""
     device: torch.device
     seed: int
 

@@ -110,7 +110,10 @@ def _hold_back(source: Source, part: str, share: float, seed: int) -> tuple[Imag
         order = torch.randperm(len(places), generator=rng)
         held[places[order[: round(share * len(places))]]] = True
     if not held.any() or held.all():
-        raise UserError(f"{part}_share: {share} of {len(images)} pictures is {int(held.sum())}; give another share")
+        raise UserError(
+            f"data: {share:g} of each class is held back for {part}, which of {len(images)} pictures is "
+            f"{int(held.sum())}; give more pictures of each class"
+        )
     return images.take(_where(~held)), images.take(_where(held))
 
 

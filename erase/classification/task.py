@@ -71,7 +71,7 @@ class UnlearningTask:
         mask, start = mask or NoMask(), start or Trained()
         refuse(self._problems(mask))
         self._original = self._reference(model) if any(loss.needs_original for loss in losses) else None
-        self._random = self._reference(self._fresh()) if self.forget_loss.needs_random else None
+        self._random = self._reference(self._fresh("teacher")) if self.forget_loss.needs_random else None
         self._trainable = parameters.select(model)
         material = Material(splits, self._trainable, self._logits, self._fresh, self.device, seed)
         self.masked = Masked(mask, model, material)
@@ -111,7 +111,7 @@ class UnlearningTask:
         if self._tracks and shard.processes * shard.micro_batches > 1:
             raise UserError(
                 f"batch_norm: batch takes the statistics of a whole step, in one process and one micro-batch; found "
-                f"{shard.processes} and {shard.micro_batches}; use batch_norm frozen, or a larger train_batch_size"
+                f"{shard.processes} and {shard.micro_batches}; use batch_norm frozen, or one of each"
             )
         begun = self._weights_kept() if self.forget_loss.needs_student else nullcontext
         looks: dict[str, Weights] = {}
@@ -148,11 +148,11 @@ class UnlearningTask:
             yield f"mask.name: {mask.name} is of the original's parameters, to which {name} adds; choose none"
         yield from unfit(self.model, self.splits, self.device)
 
-    def _fresh(self) -> nn.Module:
-        """The network with weights drawn from the seed."""
+    def _fresh(self, purpose: str) -> nn.Module:
+        """The network with weights drawn from the seed, others for each purpose."""
         settings, splits = self.describe, self.splits
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, "fresh"))
+            torch.manual_seed(derive(self.seed, purpose))
             if self._make is not None:
                 return self._make().to(self.device)
             if settings is None:

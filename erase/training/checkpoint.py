@@ -191,6 +191,13 @@ def all_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda folder: int(folder.name.removeprefix(PREFIX)))
 
 
+def drop_after(output_dir: Path, step: int) -> None:
+    """Removes the checkpoints of later steps, which a run that goes on from this one makes again."""
+    for folder in all_checkpoints(output_dir):
+        if int(folder.name.removeprefix(PREFIX)) > step:
+            shutil.rmtree(folder)
+
+
 def prune(output_dir: Path, limit: int | None) -> None:
     """Removes the oldest checkpoints beyond the limit."""
     for folder in all_checkpoints(output_dir)[:-limit] if limit else []:

@@ -17,7 +17,7 @@ from erase.diffusion.settings import ErasureSettings
 from erase.errors import UserError, collect
 from erase.protocols import Task
 from erase.provenance import describe_environment, hash_json
-from erase.training.checkpoint import check_identity, find_checkpoint, read_state
+from erase.training.checkpoint import check_identity, drop_after, find_checkpoint, read_state
 from erase.training.loop import TrainingRun
 from erase.training.optimization import check_8bit
 from erase.training.output import check_output, open_output
@@ -113,6 +113,8 @@ def start_training(
     training.resume()
     if accelerator.is_main_process:
         open_output(run.output_dir, run.overwrite and not resumes_in_place(run), dump(run))
+        if resumes_in_place(run):
+            drop_after(run.output_dir, training.state.step)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
     return training

@@ -28,6 +28,8 @@ from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
+from erase.updates import LUR
+from erase.updates.alpha import AbsoluteAlpha
 
 
 class TrainingRun:
@@ -55,7 +57,7 @@ class TrainingRun:
             settings.train_batch_size,
         )
         self.identity = dict(identity) | {"total_batch": self.shard.total}
-        self.saved_at, self.started = -1, time.monotonic()
+        self.saved_at, self.started, self.learning_rate = -1, time.monotonic(), settings.learning_rate
         self.cost_before, self.gradient_evaluations = Cost(), 0
 
     def resume(self) -> None:
@@ -69,7 +71,7 @@ class TrainingRun:
     def train(self) -> Cost:
         """Runs the steps that are left, and returns what all of them cost; the weights are then the result's."""
         settings = self.settings
-        main, interruption = self.accelerator.is_main_process, Interruption()
+        main, interruption, self.started = self.accelerator.is_main_process, Interruption(), time.monotonic()
         log = StepLog(settings.output_dir, self.state.step) if main else None
         bar = tqdm(total=settings.max_train_steps, initial=self.state.step, desc="erasing", disable=not main)
         try:
@@ -102,9 +104,12 @@ class TrainingRun:
         retain, forget = self.task.objectives(step, self.shard)
         every, self.told = self.settings.probe_every, {}
         probing = every > 0 and (step + 1) % every == 0
+        # a task with running statistics lets them follow its first look, which must be the rule's
+        probed = self.task.objectives(step, self.shard) if probing and self.task.buffers else (retain, forget)
+        self.learning_rate = self.optimizer.param_groups[0]["lr"]
         with gathering(1.0 if self.scale is None else self.scale.value, self.sharded):
             if probing:
-                self.probe("before", retain, forget)
+                self.probe("before", *probed)
             seen = self.settings.update(retain, forget, self.parameters, self.state)
             self.told |= self.blocks.numbers(seen, self.settings.forget_weight)
             norm = gradient_norm(self.parameters)
@@ -117,11 +122,15 @@ class TrainingRun:
                 raise UserError(*self._explain_non_finite(step, seen))
             else:
                 self.state = replace(before, step=step + 1)
-                for name, buffer in self.task.buffers.items():
-                    buffer.copy_(kept[name])
+                self._put_back(kept)
             if probing:
-                self.probe("after", retain, forget)
+                self.probe("after", *probed)
         return seen
+
+    def _put_back(self, kept: Mapping[str, Tensor]) -> None:
+        """The task's buffers as they were."""
+        for name, buffer in self.task.buffers.items():
+            buffer.copy_(kept[name])
 
     def _move(self, norm: Tensor) -> None:
         """The optimizer's step, and all that follows it."""
@@ -136,8 +145,10 @@ class TrainingRun:
             self.scale.learn(True)
 
     def probe(self, when: str, retain: Objective, forget: Objective) -> None:
-        """<g_f, g_r> and cosine of this step's batch at the present weights; what it costs is no part of the update."""
+        """<g_f, g_r> and cosine of this step's batch at the present weights; no part of the update."""
+        kept = {name: buffer.clone() for name, buffer in self.task.buffers.items()}
         sketches = probe(retain, forget, self.parameters)
+        self._put_back(kept)
         self.told |= self.blocks.probed(*sketches, when, self.settings.forget_weight)
 
     def report(self, seen: Diagnostics, log: StepLog | None, bar: Any, scale: float | None) -> None:
@@ -152,7 +163,7 @@ class TrainingRun:
             "forget_loss": None if seen.forget_loss is None else seen.forget_loss / weight,
             "forget_norm": None if seen.forget_norm is None else seen.forget_norm / weight,
             "conflict_share": self.state.conflict_share,
-            "learning_rate": self.scheduler.get_last_lr()[0],
+            "learning_rate": self.learning_rate,
         }
         values |= dict.fromkeys(("inner_before", "inner_after", "cosine_before", "cosine_after"))
         values |= self.blocks.conflict_shares(self.state) | self.told
@@ -194,11 +205,19 @@ class TrainingRun:
         )
 
     def _explain_non_finite(self, step: int, seen: Diagnostics) -> list[str]:
-        good: Path | None = latest(self.settings.output_dir)
+        last: Path | None = latest(self.settings.output_dir)
         return [
             f"step {step + 1}: the loss is not finite: forget {seen.forget_loss}, retain {seen.retain_loss} "
             f"(gradient norms {seen.forget_norm}, {seen.retain_norm})",
             f"the batch's prompts: {'; '.join(self.task.describe_batch(step, self.shard))}",
-            f"last good checkpoint: {good or 'none was written'}; "
-            "try a smaller learning_rate, forget_weight or update.alpha",
+            f"last checkpoint: {last or 'none was written'}; it goes on with its own settings alone, so start again "
+            f"with {self._gentler()}",
         ]
+
+    def _gentler(self) -> str:
+        """What may be made smaller where a run did not stay finite."""
+        update = self.settings.update
+        keys = ["learning_rate", *([] if update.name == "nash" else ["forget_weight"])]
+        if isinstance(update, LUR):
+            keys.append("update.alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
+        return f"a smaller {' or '.join(keys)}"

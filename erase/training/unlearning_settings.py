@@ -22,8 +22,8 @@ from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on
 from erase.updates import RetainOnly
 
-UNSCALED = ("saliency", "fisher_ratio", "influence_unlearning", "selective_dampening", "trim")
-"""Masks and starts that take gradients of their own."""
+UNSCALED = ("saliency", "fisher_ratio", "influence_unlearning", "selective_dampening", "trim", "boundary_shrink")
+"""Masks, starts and losses that take gradients of their own."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -104,11 +104,22 @@ def unsuited(run: UnlearningRun) -> Iterator[str]:
         yield "task: classification is not spread over processes by FSDP; launch it without, see `accelerate config`"
     if run.compile:
         yield "compile: is for diffusion models; found it with task classification; leave it out"
+    if run.gradient_checkpointing:
+        yield "gradient_checkpointing: is for diffusion models; found it with task classification; leave it out"
+    if run.batch_norm == "batch" and run.gradient_accumulation_steps > 1:
+        yield (
+            f"batch_norm: batch takes the statistics of a whole step, which gradient_accumulation_steps: "
+            f"{run.gradient_accumulation_steps} would split; use 1 with a larger train_batch_size, or batch_norm frozen"
+        )
+    forgets = not isinstance(run.update, RetainOnly)
+    if run.mask.name == "fisher_ratio" and not forgets:
+        yield "mask.name: fisher_ratio masks the forget gradient, which update.name retain_only never takes; use none"
     if run.ema_decay is not None and run.batch_norm == "batch":
         yield "ema_decay: batch_norm batch keeps statistics of the last weights, not of their average; use frozen"
-    alone = {"mask.name": run.mask.name, "start.name": run.start.name, "forget_loss.name": run.forget_loss.name}
+    alone: dict[str, str] = {"mask.name": run.mask.name, "start.name": run.start.name}
+    alone |= {"forget_loss.name": run.forget_loss.name} if forgets else {}
     for key, name in alone.items():
-        if run.mixed_precision == "fp16" and (name in UNSCALED or name.startswith("boundary")):
+        if run.mixed_precision == "fp16" and name in UNSCALED:
             yield f"mixed_precision: {key} {name} takes gradients that fp16 would need to scale; use bf16 or no"
 
 

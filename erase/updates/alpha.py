@@ -72,7 +72,8 @@ class CorrectionAlpha:
     f > 4, which takes it near the ratio at once; else, and in all later steps, whose measures are as noisy as their
     batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). alpha times the larger gradient is never longer than
     `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
-    gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha).
+    gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha). What was learned outlives such
+    a cut, unless the correction is too large even so.
     """
 
     name: Literal["correction"] = "correction"
@@ -104,7 +105,9 @@ class CorrectionAlpha:
         if seen.alpha and seen.correction is not None:
             factor = self.ratio / seen.correction if seen.correction != 0 else math.inf  # lost in rounding
             far = self.wants_measure(state) and factor > 4
-            state.alpha = seen.alpha * (min(100.0, factor / 2) if far else min(2.0, max(0.5, factor**0.5)))
+            found = seen.alpha * (min(100.0, factor / 2) if far else min(2.0, max(0.5, factor**0.5)))
+            cut_short = seen.alpha < (state.alpha or 0.0) and factor >= 1
+            state.alpha = max(found, state.alpha or 0.0) if cut_short else found
             state.looks += 1
 
 

@@ -81,20 +81,21 @@ class LUR:
         Field(
             ge=0,
             description="alternating and first_order: steps between measures of the correction, "
-            "beside the first that alpha asks for; 0: never",
+            "beside the first that alpha asks for; 0: those alone",
         ),
     ] = 25
 
     @property
     def buffers(self) -> int:
-        """A copy of the parameters, and with a combination a gradient; for `exact` two gradients and a graph more."""
-        return 4 if self.mode == "exact" else 1 + (not isinstance(self.combine, WeightedSum))
+        """A copy of the parameters, and what a combination takes; for `exact` two gradients and a graph more."""
+        taken = self.combine.buffers
+        return 4 + max(0, taken - 1) if self.mode == "exact" else 1 + taken
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
         look = self.alpha.choose(parameters, state)
-        due = self.alpha.wants_measure(state) or (state.step - 1) % max(1, self.measure_every) == 0
-        measure = due and state.step > 0 < self.measure_every
+        periodic = self.measure_every > 0 and (state.step - 1) % self.measure_every == 0
+        measure = state.step > 0 and (periodic or self.alpha.wants_measure(state))
         combination = None if isinstance(self.combine, WeightedSum) else self.combine
         seen = MODES[self.mode](retain, forget, parameters, state, Ahead(look, measure, combination))
         self.alpha.learn(state, seen)

@@ -101,7 +101,11 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_says_where(
     assert "not finite" in printed
     assert "forget: a" in printed, "a prompt of the batch"
     assert "retain: a" in printed
-    assert f"last good checkpoint: {good}" in printed.replace(f"{tmp_path / 'run'}/", "")
+    assert f"last checkpoint: {good}; it goes on with its own settings alone" in printed.replace(
+        f"{tmp_path / 'run'}/", ""
+    )
+    key = "value" if any("absolute" in argument for argument in arguments) else "ratio"
+    assert f"start again with a smaller learning_rate or forget_weight or update.alpha.{key}" in printed
     assert "Traceback" not in printed
     assert len(read_log(tmp_path / "run")) == step - 1
     assert remains(tmp_path / "run") == []

@@ -43,7 +43,7 @@ class Trim:
                 )
         slopes = material.gradient_sum(model, material.splits.forget)
         marked = largest({name: (slopes[name] * p.detach()).abs() for name, p in chosen.items()}, self.share)
-        fresh = dict(material.fresh().named_parameters())
+        fresh = dict(material.fresh("trim").named_parameters())
         with torch.no_grad():
             for name, p in chosen.items():
                 p.copy_(torch.where(marked[name], fresh[name].to(p.device), p))

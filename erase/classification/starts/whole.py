@@ -29,4 +29,4 @@ class Scratch:
 
     def __call__(self, model: nn.Module, material: Material) -> None:
         """In place; the weights follow from the run's seed."""
-        model.load_state_dict(material.fresh().state_dict())
+        model.load_state_dict(material.fresh("fresh").state_dict())

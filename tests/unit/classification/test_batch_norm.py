@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from erase.classification.batch_norm import evaluate, has_batch_norm, running_statistics
 from erase.classification.losses import AdaptiveAscent, CrossEntropy, GradientAscent
 from erase.errors import UserError
 from erase.protocols import Shard, UpdateRule, UpdateState
+from erase.training.loop import TrainingRun
+from erase.training.settings import TrainingSettings
 from erase.updates import LUR, AlternatingSteps, ForgetOnly, RetainOnly, WeightedSum
 from erase.updates.alpha import AbsoluteAlpha
 from erase.updates.lur import coin
@@ -184,6 +188,20 @@ def test_batch_needs_one_process_and_one_micro_batch_where_there_is_batch_norm()
             make_task(model=two_layers(), batch_norm="batch").objectives(0, shard)
         make_task(batch_norm="batch").objectives(0, shard)
         make_task(model=two_layers()).objectives(0, shard)
+
+
+@pytest.mark.parametrize("update", [ForgetOnly(), AlternatingSteps(), WeightedSum()], ids=lambda rule: rule.name)
+def test_a_probe_moves_neither_statistics_nor_weights(update: UpdateRule, tmp_path: Path) -> None:
+    """ForgetOnly never looks at the retain batch, which running statistics follow; a probe does."""
+    found = []
+    for probe_every in (0, 1):
+        given = {"max_train_steps": 3, "train_batch_size": 2, "learning_rate": 0.1, "probe_every": probe_every}
+        settings = TrainingSettings(output_dir=tmp_path / str(probe_every), update=update, **given)  # type: ignore[arg-type]
+        settings.output_dir.mkdir()
+        task = make_task(model=two_layers(), batch_norm="batch")
+        TrainingRun(task, settings, Accelerator(), {}).train()
+        found.append([*statistics(task.model), *(p.detach() for p in task.model.parameters())])
+    assert_same_bits(found[1], found[0])
 
 
 def test_gradient_ascent_in_batch_mode_differs_from_frozen() -> None:

@@ -164,7 +164,7 @@ def test_shares_that_leave_a_part_empty_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         make_splits(Digits(), Random(), 0, test_share=0.0, validation_share=1.0)
     assert [problem.split(":")[0] for problem in refused.value.problems] == ["test_share", "validation_share"]
-    with pytest.raises(UserError, match=r"test_share: 0.1 of 5 pictures is 0"):
+    with pytest.raises(UserError, match=r"^data: 0.1 of each class is held back for test, .* 5 pictures is 0; give"):
         make_splits(Folder(path=folder, size=8), Random(fraction=0.5), 0, test_share=0.1)
 
 

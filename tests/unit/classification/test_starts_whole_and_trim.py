@@ -55,6 +55,13 @@ def test_fresh_weights_follow_from_the_seed_alone() -> None:
     assert (found[0] != found[2]).all()
 
 
+def test_each_purpose_has_fresh_weights_of_its_own() -> None:
+    """What is trimmed begins anew, not where the original and the retrained reference began."""
+    anew = make_task(model=linear(), start=Trim(share=1.0, layers=("fc",)), fresh=drawn_as_the_generator_stands)
+    first = make_task(model=linear(), start=Scratch(), fresh=drawn_as_the_generator_stands)
+    assert (weights(anew.model) != weights(first.model)).all()
+
+
 def trimmed(**given: object) -> Array:
     return weights(make_task(start=Trim(**given)).model)  # type: ignore[arg-type]
 

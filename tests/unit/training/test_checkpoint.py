@@ -21,6 +21,7 @@ from erase.protocols import UpdateState
 from erase.training.checkpoint import (
     all_checkpoints,
     check_identity,
+    drop_after,
     find_checkpoint,
     latest,
     prune,
@@ -281,6 +282,13 @@ def test_the_oldest_beyond_the_limit_are_removed(tmp_path: Path, limit: int | No
     folders(tmp_path, "checkpoint-2", "checkpoint-10", "checkpoint-9", "other")
     prune(tmp_path, limit)
     assert [folder.name.removeprefix("checkpoint-") for folder in all_checkpoints(tmp_path)] == left
+    assert (tmp_path / "other").exists()
+
+
+def test_later_checkpoints_than_the_one_resumed_from_are_removed(tmp_path: Path) -> None:
+    folders(tmp_path, "checkpoint-2", "checkpoint-10", "checkpoint-9", "other")
+    drop_after(tmp_path, 9)
+    assert [folder.name for folder in all_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-9"]
     assert (tmp_path / "other").exists()
 
 

@@ -108,6 +108,11 @@ def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, u
     assert read_log(tmp_path / "stopped") == read_log(tmp_path / "whole")
 
 
+def test_the_log_has_the_learning_rate_that_a_step_took(tmp_path: Path) -> None:
+    make_run(tmp_path, lr_scheduler="linear", learning_rate=0.01).train()
+    assert [line["learning_rate"] for line in read_log(tmp_path)] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
     run = make_run(tmp_path, checkpointing_steps=100)

@@ -41,16 +41,34 @@ def test_fp16_and_the_average_serve_classifiers_too(tmp_path: Path, monkeypatch:
     ("given", "problem"),
     [
         ({"compile": True}, "compile: is for diffusion models"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing: is for diffusion models"),
+        (
+            {"batch_norm": "batch", "gradient_accumulation_steps": 2},
+            "accumulation_steps: 2 would split; use 1",
+        ),
+        ({"mask": {"name": "fisher_ratio"}, "update": {"name": "retain_only"}}, "mask.name: fisher_ratio masks"),
         ({"ema_decay": 0.9, "batch_norm": "batch"}, "ema_decay: batch_norm batch keeps statistics"),
         ({"mixed_precision": "fp16", "mask": {"name": "saliency"}}, "mixed_precision: mask.name saliency"),
         ({"mixed_precision": "fp16", "forget_loss": {"name": "boundary_shrink"}}, "forget_loss.name boundary_shrink"),
         ({"mixed_precision": "fp16", "start": {"name": "influence_unlearning"}}, "start.name influence_unlearning"),
     ],
-    ids=["compile", "average", "mask", "boundary", "start"],
+    ids=["compile", "checkpointing", "accumulation", "forget mask", "average", "mask", "boundary", "start"],
 )
 def test_what_does_not_go_with_a_classifier_is_refused(tmp_path: Path, given: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         check_unlearning(settings(tmp_path, **given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"forget_loss": {"name": "boundary_expand"}},
+        {"forget_loss": {"name": "boundary_shrink"}, "update": {"name": "retain_only"}},
+    ],
+    ids=["no gradient of its own", "never looked at"],
+)
+def test_fp16_takes_what_has_no_gradients_of_its_own(tmp_path: Path, given: dict[str, Any]) -> None:
+    check_unlearning(settings(tmp_path, mixed_precision="fp16", **given))
 
 
 def test_a_classifier_is_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,23 @@ def test_a_gradient_that_grows_at_once_is_not_followed_further(mode: Any, alpha:
     assert longest / 3 < max(shifts) <= longest * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("mode", ["chained", "alternating", "exact"])
+def test_a_step_that_was_cut_does_not_undo_what_was_learned(mode: Any) -> None:
+    """One batch of a thousandfold gradient, at a step that measures; alternating would take 250 steps to recover."""
+    problem, scale = bowls(), [1.0]
+    rule, state = LUR(mode=mode, alpha=CorrectionAlpha(max_displacement=1e-2), measure_every=1), UpdateState()
+
+    def forget() -> Iterator[torch.Tensor]:
+        yield from (scale[0] * loss for loss in problem.forget())
+
+    for _ in range(20):
+        rule(problem.retain, forget, problem.parameters, state)
+    learned, scale[0] = state.alpha or 0.0, 1e5
+    seen = rule(problem.retain, forget, problem.parameters, state)
+    assert 0 < (seen.alpha or 0.0) < learned / 100, "it was cut"
+    assert state.alpha is not None and state.alpha >= learned
+
+
 def test_exact_weighs_its_correction_by_a_forget_gradient_that_has_grown() -> None:
     """alpha H_r u may be no longer than the curvature allows over the largest displacement."""
     problem, state = bowls(), UpdateState(step=5, alpha=0.1, retain_norm=3.0, forget_norm=5.0)

@@ -49,6 +49,17 @@ def problem_of(*overrides: str) -> str:
     return problem
 
 
+def test_what_lur_holds_is_with_its_combination() -> None:
+    """One copy of the parameters; `exact` has both gradients already, so that a Gram rule adds nothing."""
+    whole = TorchJD(aggregator="ConFIG").buffers
+    assert [lur("chained", combine).buffers for combine in (None, Nash(), TorchJD(aggregator="ConFIG"))] == [
+        1,
+        2,
+        1 + whole,
+    ]
+    assert [lur("exact", combine).buffers for combine in (None, Nash())] == [4, 4]
+
+
 def sides(mode: str, step: int, alpha: float) -> tuple[Tensor, Tensor]:
     """What stands for the retain and for the forget gradient, by autograd in float64."""
     network = Opposed()

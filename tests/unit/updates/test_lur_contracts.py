@@ -157,6 +157,15 @@ def test_the_correction_is_measured_every_so_many_steps(mode: str, every: int, e
     assert [step for step, diagnostics in enumerate(seen) if step and diagnostics.correction is not None] == expected
 
 
+@pytest.mark.parametrize("mode", ["alternating", "first_order"])
+def test_without_periodic_measures_alpha_still_has_its_first(mode: str) -> None:
+    problem, state = bowls(), UpdateState()
+    rule = lur(mode, CorrectionAlpha(), measure_every=0)
+    seen = [rule(problem.retain, problem.forget, problem.parameters, state) for _ in range(9)]
+    assert [step for step, diagnostics in enumerate(seen) if diagnostics.correction is not None] == [1, 2, 3, 4]
+    assert state.alpha is not None
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_coin_is_fair_and_its_throws_independent(seed: int) -> None:
     throws = [coin(UpdateState(seed=seed, step=step)) for step in range(2000)]
