@@ -14,8 +14,9 @@ from erase.evaluation.trials import Trial, TrialStore
 from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
-from pipelines.compare_updates_figures import merit, summary, table
+from pipelines.compare_updates_figures import merit, panels_of, summary, table
 from pipelines.search import Settings, coordinate_search
+from tests.launch import ROOT
 from tests.unit.updates.problems import bowls
 
 CELLS = [
@@ -189,9 +190,11 @@ def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> N
 def test_what_is_stored_is_of_the_settings_that_are_shipped(stage: str, tmp_path: Path) -> None:
     """A result of older settings is not taken for one of today's."""
     store = TrialStore(compare.STORE / stage, tmp_path)
-    for name, found in store.results().items():
-        cell = (found["loss"], found["parameters"], found["rule"])
-        assert any(trial.name == name and store.has(trial) for trial in compare.trials(stage, [cell])), name
+    found = store.results()
+    cells = {(f["loss"], f["parameters"], f["rule"]) for f in found.values()}
+    shipped = {trial.name: trial for trial in compare.trials(stage, cells)} if cells else {}
+    assert set(found) <= set(shipped)
+    assert all(store.has(shipped[name]) for name in found)
 
 
 def test_what_was_tried_is_what_the_search_tries(tmp_path: Path) -> None:
@@ -203,3 +206,10 @@ def test_what_was_tried_is_what_the_search_tries(tmp_path: Path) -> None:
         seen = tries(cell, lambda trial: merit(found[trial.name]) if trial.name in found else -1.0)
         assert names <= set(seen), cell
         assert all(store.has(seen[name]) for name in names), cell
+
+
+def test_the_readme_and_the_results_have_what_is_stored() -> None:
+    found = compare.finished("compare")
+    assert ("gradient_ascent", "full") in panels_of(found)
+    assert (compare.STORE.parent / "compare_updates.md").read_text(encoding="utf-8") == table(found)
+    assert summary(found) in (ROOT / "README.md").read_text(encoding="utf-8")
