@@ -118,6 +118,7 @@ def pareto(results: Results, file: Path) -> None:
         axes.set_title(", ".join(panel), fontsize=9)
         axes.set_xlabel("forgotten: UA, %")
         axes.set_ylabel("kept: mean of IRA and CRA, %")
+        axes.set(xlim=(-3, 103), ylim=(None, 101))
         axes.grid(alpha=0.2)
     axes.legend(frameon=False, fontsize=7)
     figure.savefig(file, metadata={"Date": None})
