@@ -217,7 +217,7 @@ class TrainingRun:
     def _gentler(self) -> str:
         """What may be made smaller where a run did not stay finite."""
         update = self.settings.update
-        keys = ["learning_rate", *([] if update.name == "nash" else ["forget_weight"])]
+        keys = ["learning_rate", *([] if update.name in ("nash", "retain_only") else ["forget_weight"])]
         if isinstance(update, LUR):
             keys.append("update.alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
         return f"a smaller {' or '.join(keys)}"
