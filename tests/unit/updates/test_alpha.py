@@ -221,7 +221,7 @@ def test_a_gradient_that_grows_at_once_is_not_followed_further(mode: Any, alpha:
 
 @pytest.mark.parametrize("mode", ["chained", "alternating", "exact"])
 def test_a_step_that_was_cut_does_not_undo_what_was_learned(mode: Any) -> None:
-    """One batch of a thousandfold gradient, at a step that measures; alternating would take 250 steps to recover."""
+    """One batch of a far longer gradient, at a step that measures; doubling, it would take many to recover."""
     problem, scale = bowls(), [1.0]
     rule, state = LUR(mode=mode, alpha=CorrectionAlpha(max_displacement=1e-2), measure_every=1), UpdateState()
 
