@@ -14,7 +14,7 @@ from erase.classification.splits import Splits
 from erase.classification.starts import Scratch, Trained
 from erase.config import dump
 from erase.errors import UserError
-from erase.provenance import check_writable, default_cache, hash_json
+from erase.provenance import check_writable, default_cache, hash_json, read_json
 from erase.training.checkpoint import check_identity, latest, read_state
 from erase.training.output import PROVENANCE
 from erase.training.unlearning_settings import UnlearningRun
@@ -116,4 +116,17 @@ def check_splits_of(place: Path, splits: Splits, part: str, key: str) -> None:
         raise UserError(
             f"{key}: {folder} was trained on samples of hash {then[:12]}, these splits' {part} part is {now[:12]}; "
             "give the data, forget and split_seed that it was trained with, or another checkpoint"
+        )
+
+
+def check_learned(place: Path, key: str) -> None:
+    """Refuses a retrained reference in the original's place: it never saw what is to be forgotten."""
+    folder = described(place)
+    if folder is None or not is_finished(folder):
+        return
+    made = read_json(folder / PROVENANCE, key).get("config", {})
+    if made.get("learn_from") == "retain" and made.get("start", {}).get("name") == "scratch":
+        raise UserError(
+            f"{key}: {folder} was trained from scratch on what is kept: it has nothing to forget; give the original, "
+            "or leave the key away to have it trained"
         )

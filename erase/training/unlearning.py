@@ -29,6 +29,7 @@ from erase.training.originals import (
     begins_at_random,
     cached_classifier,
     check_cache,
+    check_learned,
     check_splits_of,
     continued,
     from_checkpoint,
@@ -107,6 +108,7 @@ def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> Unl
     """The run with the checkpoint that is to forget; one of other samples than these splits' is refused."""
     if run.model.checkpoint is not None:
         check_splits_of(run.model.checkpoint, splits, "train", "model.checkpoint")
+        check_learned(run.model.checkpoint, "model.checkpoint")
         return run
     if not needs_original(run):
         return run

@@ -143,6 +143,15 @@ def test_a_checkpoint_of_other_samples_is_refused(config: Path, cache: Path, tmp
     assert train(config, *words) == 0
 
 
+@pytest.mark.slow
+def test_a_retrained_classifier_is_refused_as_the_original(config: Path, tmp_path: Path, capsys: Say) -> None:
+    afresh = ["--start.name", "scratch", "--update", "{name: retain_only}", "--batch_norm", "batch"]
+    assert train(config, *afresh, "--output_dir", "retrained") == 0
+    assert train(config, "--model.checkpoint", "retrained", "--output_dir", "other") == 2
+    assert "model.checkpoint: retrained was trained from scratch on what is kept" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 BRIEF = ["--original.max_train_steps", "6", "--original.train_batch_size", "8", "--max_train_steps", "1"]
 
 
