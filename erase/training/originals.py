@@ -120,13 +120,13 @@ def check_splits_of(place: Path, splits: Splits, part: str, key: str) -> None:
 
 
 def check_learned(place: Path, key: str) -> None:
-    """Refuses a retrained reference in the original's place: it never saw what is to be forgotten."""
+    """Refuses a retrained reference in the original's place: it never saw what its own run forgot."""
     folder = described(place)
     if folder is None or not is_finished(folder):
         return
     made = read_json(folder / PROVENANCE, key).get("config", {})
     if made.get("learn_from") == "retain" and made.get("start", {}).get("name") == "scratch":
         raise UserError(
-            f"{key}: {folder} was trained from scratch on what is kept: it has nothing to forget; give the original, "
-            "or leave the key away to have it trained"
+            f"{key}: {folder} was trained from scratch on what is kept, not on all samples, as an original is; "
+            "give the original, or leave the key away to have it trained"
         )
