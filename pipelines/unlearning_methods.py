@@ -1,9 +1,8 @@
-"""The methods of the unlearning study: each a shipped configuration, and the grid of four that it is tuned by."""
+"""The methods of the unlearning study: each a shipped configuration, and the search of eight that it is tuned by."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,84 +34,106 @@ SETTINGS = {
 }
 
 
+Overrides = tuple[str, ...]
+RATES = (3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""What a method's learning rate is searched in, half a decade apart."""
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""The same for what stands in a learning rate's place."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """A configuration, what is changed in it, and what is tried."""
+    """A configuration, what is changed in it, and what is searched."""
 
     config: str
-    rates: tuple[float, ...]
-    keys: str | tuple[str, ...]
-    """The other key that is tuned, or several together."""
-    values: tuple[Any, ...]
-    """What it is given; of several keys, a value for each."""
-    changed: tuple[str, ...] = ()
+    number: str
+    """The key that is tuned beside the rate."""
+    values: tuple[Any, Any, Any]
+    """Of the number: the usual one, and two others."""
+    changed: Overrides = ()
+    rate: str = "learning_rate"
+    rates: tuple[float, ...] = RATES
 
-    @property
-    def grid(self) -> list[tuple[str, ...]]:
-        """Four combinations of overrides."""
-        keys = (self.keys,) if isinstance(self.keys, str) else self.keys
-        tried = self.values if len(keys) > 1 else [(value,) for value in self.values]
-        others = [tuple(f"{key}={value}" for key, value in zip(keys, given, strict=True)) for given in tried]
-        return [(f"learning_rate={rate}", *other) for rate, other in itertools.product(self.rates, others)]
+    def search(self, gap: Callable[[Overrides], float]) -> dict[Overrides, float]:
+        """Eight tries and the gap of each, the same for every method.
+
+        Every second rate with the number's usual value; the two rates beside the best one; and with the best rate the
+        number's other values.
+        """
+        usual, *others = self.values
+        found: dict[Overrides, float] = {}
+
+        def best_of(rates: Sequence[float]) -> float:
+            found.update({given: gap(given) for rate in rates if (given := self.overrides(rate, usual)) not in found})
+            return min(rates, key=lambda rate: found[self.overrides(rate, usual)])
+
+        place = self.rates.index(best_of(self.rates[1::2]))
+        rate = best_of([self.rates[place], self.rates[place - 1], self.rates[place + 1]])
+        return found | {given: gap(given) for value in others if (given := self.overrides(rate, value))}
+
+    def overrides(self, rate: float, value: Any) -> Overrides:
+        """One try."""
+        return (f"{self.rate}={rate:g}", f"{self.number}={value:g}")
 
 
-STEPS, WEIGHT, RATIO = "max_train_steps", "forget_weight", "update.alpha.ratio"
-WEIGHTS, RATES, LOW_RATES = (0.1, 0.5), (0.01, 0.03), (0.003, 0.01)
+STEPS, WEIGHT, RETAIN_STEPS = "max_train_steps", "forget_weight", "update.retain_steps"
+WEIGHTS = (0.3, 0.1, 1.0)
 RANDOM, NEAREST = "forget_loss={name: random_label}", "forget_loss={name: boundary_shrink}"
 
 
-def lur(mode: str, weights: tuple[float, float], *changed: str, config: str = "digits_random10") -> Method:
-    """LUR, its weight and alpha tuned together: the heavier, the further.
-
-    ``alternating`` and ``first_order`` take alpha from a displacement, which no step need measure.
-    """
-    measured = mode in ("chained", "exact")
-    alpha = "{name: correction}" if measured else "{name: displacement}"
-    ratios = (0.3, 1.0) if measured else (1e-4, 5e-4)
-    update = (f"update.mode={mode}", f"update.alpha={alpha}", "update.measure_every=0")
-    rates = LOW_RATES if any(loss in changed for loss in (RANDOM, NEAREST)) else RATES
-    return Method(config, rates, (WEIGHT, RATIO), tuple(zip(weights, ratios, strict=True)), (*update, *changed))
+def weighted(config: str, *changed: str) -> Method:
+    """A method whose number is its forget weight."""
+    return Method(config, WEIGHT, WEIGHTS, changed)
 
 
-def with_labels(name: str, loss: str, weights: tuple[float, float], chained: int, others: int) -> dict[str, Method]:
-    """The rows of a forget loss that teaches other labels; steps of rules with three evaluations, and with two."""
-    steps = f"{STEPS}={others}"
-    bargain = Method("digits_munba", RATES, "max_grad_norm", (0.3, 1.0), ("update={name: nash}", loss, steps))
-    ahead = "{name: lur, mode: alternating, combine: nash, measure_every: 0, alpha: {name: displacement}}"
+def lur(mode: str, *changed: str, config: str = "digits_random10") -> Method:
+    """LUR as it comes, alpha and all."""
+    return weighted(config, f"update={{name: lur, mode: {mode}}}", *changed)
+
+
+def with_labels(name: str, loss: str, chained: int, alternating: int, others: int) -> dict[str, Method]:
+    """The rows of a forget loss that teaches other labels, and their steps: LUR's modes measure, and so have fewer."""
+    ahead = "update={name: lur, mode: alternating, combine: nash}"
+    bargain = Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0), (loss, f"{STEPS}={others}"))
     return {
-        f"lur chained, {name}": lur("chained", weights, loss, f"{STEPS}={chained}"),
-        f"lur alternating, {name}": lur("alternating", weights, loss, steps),
-        f"lur nash, {name}": replace(bargain, changed=(f"update={ahead}", loss, steps)),
-        f"weighted_sum, {name}": Method(
-            "digits_random10", LOW_RATES, WEIGHT, weights, ("update={name: weighted_sum}", loss, steps)
+        f"lur chained, {name}": lur("chained", loss, f"{STEPS}={chained}"),
+        f"lur alternating, {name}": lur("alternating", loss, f"{STEPS}={alternating}"),
+        f"lur nash, {name}": replace(bargain, changed=(ahead, loss, f"{STEPS}={alternating}")),
+        f"weighted_sum, {name}": weighted(
+            "digits_random10", "update={name: weighted_sum}", loss, f"{STEPS}={others}"
         ),  # what is LUR's, and what the loss's
         f"munba, {name}": bargain,
     }
 
 
 METHODS: dict[str, Method] = {
-    "finetune": Method("digits_finetune", (0.03, 0.1), STEPS, (15, 30)),
-    "gradient_ascent": Method("digits_gradient_ascent", (1e-3, 1e-2), STEPS, (5, 15)),
-    "neggrad_plus": Method("digits_neggrad_plus", (0.01, 0.03), WEIGHT, WEIGHTS),
-    "random_label": Method("digits_random_label", (0.01, 0.03), "update.retain_steps", (2, 9)),
-    "l1_sparse": Method("digits_l1_sparse", (0.03, 0.1), "retain_loss.gamma", (1e-5, 1e-4)),
-    "boundary_shrink": Method("digits_boundary_shrink", (1e-3, 1e-2), STEPS, (5, 15)),
-    "boundary_expand": Method("digits_boundary_expand", (1e-3, 1e-2), STEPS, (5, 15)),
-    "bad_teacher": Method("digits_bad_teacher", (0.01, 0.03), WEIGHT, WEIGHTS),
-    "scrub": Method("digits_scrub", (0.01, 0.03), "update.forget_until", (10, 30)),
-    "influence_unlearning": Method("digits_influence_unlearning", (0.01,), "start.scale", (0.3, 1.0, 3.0, 10.0)),
-    "selective_dampening": Method("digits_selective_dampening", (0.01,), "start.alpha", (2.0, 5.0, 10.0, 20.0)),
-    "salun": Method("digits_salun", (0.01, 0.03), "update.retain_steps", (2, 9)),
-    "scissorhands": Method("digits_scissorhands", (0.01, 0.03), WEIGHT, WEIGHTS),
-    "sfron": Method("digits_sfron", (0.01, 0.03), WEIGHT, (1.0, 5.0)),
-    "munba": Method("digits_munba", (0.01, 0.03), "max_grad_norm", (0.3, 1.0)),
-    "lur chained": lur("chained", (0.1, 0.3)),
-    "lur alternating": lur("alternating", (0.1, 0.3), f"{STEPS}=15"),
-    "lur first_order": lur("first_order", (0.1, 0.3), f"{STEPS}=15"),
-    "lur exact": lur("exact", (0.1, 0.3)),
-    "lur chained, trim": lur("chained", (0.1, 0.3), config="digits_lur_trim"),
-    **with_labels("random labels", RANDOM, (0.3, 1.0), chained=10, others=15),
-    **with_labels("nearest labels", NEAREST, (0.2, 0.5), chained=7, others=10),
+    "finetune": Method("digits_finetune", STEPS, (30, 15, 8)),
+    "gradient_ascent": Method("digits_gradient_ascent", STEPS, (15, 5, 30)),
+    "neggrad_plus": weighted("digits_neggrad_plus"),
+    "random_label": Method("digits_random_label", RETAIN_STEPS, (9, 4, 2)),
+    "l1_sparse": Method("digits_l1_sparse", "retain_loss.gamma", (1e-4, 1e-5, 1e-3)),
+    "boundary_shrink": Method("digits_boundary_shrink", STEPS, (10, 5, 15)),
+    "boundary_expand": Method("digits_boundary_expand", STEPS, (10, 5, 30)),
+    "bad_teacher": weighted("digits_bad_teacher"),
+    "scrub": Method("digits_scrub", "update.forget_until", (20, 10, 30)),
+    "influence_unlearning": Method(
+        "digits_influence_unlearning", "start.damping", (1.0, 3.0, 10.0), rate="start.scale", rates=FACTORS
+    ),
+    "selective_dampening": Method(
+        "digits_selective_dampening", "start.lam", (1.0, 0.1, 0.3), rate="start.alpha", rates=FACTORS
+    ),
+    "salun": Method("digits_salun", RETAIN_STEPS, (9, 4, 2)),
+    "scissorhands": weighted("digits_scissorhands"),
+    "sfron": Method("digits_sfron", WEIGHT, (1.0, 0.3, 3.0)),
+    "munba": Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0)),
+    "lur chained": lur("chained"),
+    "lur alternating": lur("alternating", f"{STEPS}=13"),
+    "lur first_order": lur("first_order", f"{STEPS}=13"),
+    "lur exact": lur("exact"),
+    "lur chained, trim": lur("chained", config="digits_lur_trim"),
+    "lur alternating, trim": lur("alternating", f"{STEPS}=13", config="digits_lur_trim"),
+    **with_labels("random labels", RANDOM, chained=10, alternating=13, others=15),
+    **with_labels("nearest labels", NEAREST, chained=7, alternating=8, others=10),
 }
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, a tenth of retraining's 300, those of nearest labels included."""

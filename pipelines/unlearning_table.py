@@ -1,4 +1,4 @@
-"""The README's table of unlearning: every method, several settings and seeds, each tuned by a grid of the same size.
+"""The README's table of unlearning: every method, several settings and seeds, each tuned by the same search.
 
     python -m pipelines.unlearning_table --settings digits_flipped10    # an hour on 2 CPU cores
     python -m pipelines.unlearning_table --render                      # the table of the runs that are there
@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -37,7 +37,7 @@ from erase.provenance import describe_software, held, write_json, write_text
 from erase.training.unlearning import train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
 from pipelines.unlearn_class import outputs_of, seconds_of
-from pipelines.unlearning_methods import METHODS, SETTINGS, make_run
+from pipelines.unlearning_methods import METHODS, SETTINGS, Overrides, make_run
 
 STORE = Path(__file__).parent / "results" / "unlearning_table"
 TUNING_SEED = 100
@@ -55,38 +55,50 @@ class Study:
     seen: dict[Path, Parts] = field(default_factory=dict)
     """The outputs of the retrained model that was judged by last."""
 
-    def make_rows(self, setting: str, seed: int, tuning: bool) -> None:
-        """Every method at one seed. What others are making is left to them, and waited for at the end."""
-        given = [(setting, name, overrides, seed, tuning) for name, overrides in self.wanted(setting, tuning)]
-        for one in [one for one in given if self.row(*one, wait=False) is None]:
-            self.row(*one)
+    def make_rows(self, setting: str, seed: int) -> None:
+        """Every method as tuned. What others are making is left to them, and waited for at the end."""
+        given = {name: self.chosen(setting, name) for name in METHODS}
+        left = [name for name in METHODS if self.row(setting, name, given[name], seed, wait=False) is None]
+        for name in left:
+            self.row(setting, name, given[name], seed)
 
-    def wanted(self, setting: str, tuning: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Methods and what is changed in each: all of its grid, or what tuning chose."""
-        for name, method in METHODS.items():
-            if tuning:
-                yield from ((name, overrides) for overrides in method.grid)
-            else:
-                yield name, self.chosen(setting, name)
+    def tune(self, setting: str) -> None:
+        """Searches for every method, each by one process."""
+        left = [name for name in METHODS if not self.search(setting, name, wait=False)]
+        for name in left:
+            self.search(setting, name)
 
-    def chosen(self, setting: str, name: str) -> tuple[str, ...]:
+    def search(self, setting: str, name: str, wait: bool = True) -> bool:
+        """Makes the tries of a method, unless another process does."""
+
+        def gap(overrides: Overrides) -> float:
+            self.row(setting, name, overrides, TUNING_SEED, tuning=True)
+            return self.gap(setting, name, overrides)
+
+        with claimed(self.place(setting, name, (), TUNING_SEED, tuning=True), wait) as mine:
+            if mine:
+                METHODS[name].search(gap)
+        return mine
+
+    def chosen(self, setting: str, name: str) -> Overrides:
         """The overrides of the smallest average gap on the tuning seed, all of which are stored; of none, the first."""
-        return min(METHODS[name].grid, key=lambda overrides: self.gap(setting, name, overrides))
+        found = METHODS[name].search(lambda overrides: self.gap(setting, name, overrides))
+        return min(found, key=lambda overrides: found[overrides])
 
-    def gap(self, setting: str, name: str, overrides: tuple[str, ...]) -> float:
-        """The average gap of a run of the grid; of one that diverged, infinite."""
+    def gap(self, setting: str, name: str, overrides: Overrides) -> float:
+        """The average gap of a try; of one that diverged, infinite."""
         place = self.place(setting, name, overrides, TUNING_SEED, tuning=True)
         found = self.stored(place, self.run(setting, name, overrides, TUNING_SEED, place))
         if found is None:
             raise UserError(f"{place}: is not there, or of other settings; run the tuning of {setting} again")
         return float(found["values"].get("Avg_gap", math.inf))
 
-    def run(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, place: Path) -> UnlearningRun:
+    def run(self, setting: str, name: str, overrides: Overrides, seed: int, place: Path) -> UnlearningRun:
         """The settings of a run, with a folder of its own for the model."""
         return make_run(SETTINGS[setting], METHODS[name], overrides, seed, self.scratch / setting / place.stem)
 
     def row(
-        self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool, wait: bool = True
+        self, setting: str, name: str, overrides: Overrides, seed: int, tuning: bool = False, wait: bool = True
     ) -> Row | None:
         """One run, judged; made now if it is not stored. Without ``wait``, ``None`` while another process makes it."""
         place = self.place(setting, name, overrides, seed, tuning)
@@ -100,7 +112,7 @@ class Study:
                 write_json(place, {"setting": setting, "method": name, "seed": seed, **found})
         return Row(name, SETTINGS[setting].title, seed, found["values"])
 
-    def place(self, setting: str, name: str, overrides: tuple[str, ...], seed: int, tuning: bool) -> Path:
+    def place(self, setting: str, name: str, overrides: Overrides, seed: int, tuning: bool) -> Path:
         """The file of a run's result."""
         label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
         return self.store / ("tune" if tuning else "runs") / setting / f"{label}-{seed}.json"
@@ -260,10 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     study = Study(given.store, given.output)
     for setting in [] if given.render else given.settings:
-        study.make_rows(setting, TUNING_SEED, tuning=True)
+        study.tune(setting)
         for seed in given.seeds:
             study.references(setting, seed)
-            study.make_rows(setting, seed, tuning=False)
+            study.make_rows(setting, seed)
     rows = all_rows(given.store)
     write_text(given.store.with_suffix(".md"), render(study, rows))
     write_plot(given.store.with_suffix(".svg"), rows)

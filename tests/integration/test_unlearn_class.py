@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     words = ["--settings", "digits_flipped10", "--seeds", "0", "--output", "scratch", "--store", str(store)]
     unlearning_table.main(words)
     files = {file: file.stat().st_mtime_ns for file in store.rglob("*.json")}
-    assert len([file for file in files if "tune" in file.parts]) == 2 * 4
+    assert len([file for file in files if "tune" in file.parts]) == 2 * 8
     rows = unlearning_table.all_rows(store)
     assert [row.method for row in rows] == [RETRAIN, NOTHING, "finetune", "lur chained"]
     few["scrub"] = unlearning_methods.METHODS["scrub"]  # which has no runs: the setting is not complete
@@ -193,11 +194,12 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", unlearning_methods.METHODS)
-def test_every_method_has_the_same_grid_and_budget(name: str) -> None:
+def test_every_method_has_the_same_search_and_budget(name: str) -> None:
     """Counted by the rule itself; nearest labels take the gradient of an attack beside each look at the forget set."""
     method, setting = unlearning_methods.METHODS[name], unlearning_methods.SETTINGS["digits_class"]
-    assert len(set(method.grid)) == 4
-    for overrides in method.grid:
+    tries = method.search(lambda _: 1.0)
+    assert len(tries) == 8
+    for overrides in tries:
         run = unlearning_methods.make_run(setting, method, overrides, 0, Path("x"))
         problem, state, evaluations = bowls(), UpdateState(), 0
         for _ in range(run.max_train_steps):
@@ -205,6 +207,20 @@ def test_every_method_has_the_same_grid_and_budget(name: str) -> None:
             attacked = run.forget_loss.name == "boundary_shrink" and seen.forget_loss is not None
             evaluations += seen.evaluations + attacked
         assert evaluations <= 30
+
+
+@pytest.mark.parametrize(("best", "place"), [(0.0003, 0), (0.02, 4), (3.0, 8)])
+def test_a_search_finds_the_rate_and_then_the_number(best: float, place: int) -> None:
+    """With a gap that is least at one rate, by orders of magnitude, and smaller for the number's third value."""
+    method = unlearning_methods.METHODS["neggrad_plus"]
+
+    def gap(overrides: tuple[str, ...]) -> float:
+        rate, weight = (float(given.partition("=")[2]) for given in overrides)
+        return abs(math.log(rate / best)) - (0.01 if weight == method.values[2] else 0.0)
+
+    found = method.search(gap)
+    assert len(found) == 8
+    assert min(found, key=lambda given: found[given]) == method.overrides(method.rates[place], method.values[2])
 
 
 def test_steps_grow_with_the_data() -> None:
