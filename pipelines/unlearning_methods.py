@@ -9,6 +9,7 @@ from typing import Any
 
 from erase.config import build, merge, read_yaml
 from erase.training.unlearning_settings import UnlearningRun
+from pipelines.search import Axis, coordinate_search
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "classification"
 OF_THE_SETTING = ("task", "data", "forget", "original", "model")
@@ -54,22 +55,17 @@ class Method:
     rate: str = "learning_rate"
     rates: tuple[float, ...] = RATES
 
-    def search(self, gap: Callable[[Overrides], float]) -> dict[Overrides, float]:
-        """Eight tries and the gap of each, the same for every method.
-
-        Every second rate with the number's usual value; the two rates beside the best one; and with the best rate the
-        number's other values.
-        """
+    def search(self, gap: Callable[[Overrides], float]) -> Overrides:
+        """The best of eight tries: every second rate, with the usual number; the two beside the best; other numbers."""
         usual, *others = self.values
-        found: dict[Overrides, float] = {}
+        axes: list[Axis] = [("rate", lambda _: self.rates[1::2]), ("rate", self.beside), ("value", lambda _: others)]
+        start = {"rate": self.rates[3], "value": usual}
+        return self.overrides(**coordinate_search(start, axes, lambda tried: gap(self.overrides(**tried))))
 
-        def best_of(rates: Sequence[float]) -> float:
-            found.update({given: gap(given) for rate in rates if (given := self.overrides(rate, usual)) not in found})
-            return min(rates, key=lambda rate: found[self.overrides(rate, usual)])
-
-        place = self.rates.index(best_of(self.rates[1::2]))
-        rate = best_of([self.rates[place], self.rates[place - 1], self.rates[place + 1]])
-        return found | {given: gap(given) for value in others if (given := self.overrides(rate, value))}
+    def beside(self, rate: float) -> tuple[float, float]:
+        """The rates before and after one that is neither the first nor the last."""
+        place = self.rates.index(rate)
+        return self.rates[place - 1], self.rates[place + 1]
 
     def overrides(self, rate: float, value: Any) -> Overrides:
         """One try."""
