@@ -136,10 +136,14 @@ del METHODS["munba, random labels"]  # which is MUNBa
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
-    """The run of a method in a setting; seed and splits follow ``seed``."""
+    """The run of a method in a setting; seed and splits follow ``seed``.
+
+    Batch norm follows the batches in every one, as it does in the published methods' code: under statistics that stand
+    still, teaching wrong labels spoils what is kept.
+    """
     what = {k: v for k, v in read_yaml(CONFIGS / f"{setting.config}.yaml").items() if k in OF_THE_SETTING}
     how = {k: v for k, v in read_yaml(CONFIGS / f"{method.config}.yaml").items() if k not in OF_THE_SETTING}
-    own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true"]
+    own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true", "batch_norm=batch"]
     tree = merge({**how, **what}, [*method.changed, *overrides, *own])
     for block, key in (("", STEPS), ("update", "forget_until")):
         place = tree.get(block, {}) if block else tree
