@@ -29,7 +29,7 @@ class Setting:
 SETTINGS = {
     "digits_random10": Setting("digits, 10 % random", "digits_random10"),
     "digits_class": Setting("digits, class 8", "digits_class"),
-    "digits_flipped10": Setting("digits, 10 % flipped labels", "digits_flipped10"),
+    "digits_flipped10": Setting("digits, 10 % flipped labels", "digits_flipped10", 2.0),
     "shapes_circle": Setting("drawings, circles", "shapes_circle"),
     "shapes_flipped10": Setting("drawings, 10 % flipped labels", "shapes_flipped10", 3.3),
 }
@@ -133,6 +133,8 @@ METHODS: dict[str, Method] = {
 }
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, a tenth of retraining's 300, those of nearest labels included."""
+MEASURES = 2
+"""Steps' worth of them that LUR spends on finding alpha where no third evaluation tells it, however many there are."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
@@ -145,8 +147,9 @@ def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: i
     how = {k: v for k, v in read_yaml(CONFIGS / f"{method.config}.yaml").items() if k not in OF_THE_SETTING}
     own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true", "batch_norm=batch"]
     tree = merge({**how, **what}, [*method.changed, *overrides, *own])
+    measures = MEASURES if tree.get("update", {}).get("mode") in ("alternating", "first_order") else 0
     for block, key in (("", STEPS), ("update", "forget_until")):
         place = tree.get(block, {}) if block else tree
         if place.get(key):
-            place[key] = round(setting.longer * place[key])
+            place[key] = round(setting.longer * (place[key] + measures)) - measures
     return build(UnlearningRun, tree)
