@@ -21,6 +21,7 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from erase.errors import UserError
 from erase.evaluation.trials import Trial, TrialStore
 from erase.provenance import held
 from pipelines import compare_updates_figures as figures
-from pipelines.search import Axis, Settings, coordinate_search
+from pipelines.search import Axis, Settings, choose, coordinate_search
 
 Cell = tuple[str, str, str]
 """A forget loss, a selection of parameters, and a rule."""
@@ -44,7 +45,6 @@ SEEDS = (0, 1, 2)
 EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
 TUNING = (("circle", 0), ("red", 1), ("star", 2))
 """Targets and seeds of tuning: a search on the first, the best of which run on the others, too."""
-FINALISTS = 3
 STORE = Path(__file__).parent / "results" / "compare_updates"
 RULES: dict[str, tuple[int, str]] = {
     "weighted_sum": (90, "{name: weighted_sum}"),
@@ -149,21 +149,16 @@ def tune(store: TrialStore, cells: Sequence[Cell]) -> None:
         for wait, cell in itertools.product((False, True), cells):
             with held(store.scratch / f"{'-'.join(cell)}.lock", wait) as mine:
                 if mine:
-                    choose(cell, lambda trial: -figures.merit(store.result(trial)))
+                    chosen(cell, lambda trial: -figures.merit(store.result(trial)))
 
 
-def choose(cell: Cell, loss: Callable[[Trial], float]) -> Settings:
-    """The setting of the least mean loss over targets: of one seed's search alone, chance would choose too much."""
-    tried: list[tuple[float, Settings]] = []
-
-    def first(setting: Settings) -> float:
-        tried.append((loss(attempt(cell, setting)), setting))
-        return tried[-1][0]
-
-    search(cell, first)
-    best = sorted(tried, key=lambda pair: pair[0])[:FINALISTS]
-    again = [found + sum(loss(attempt(cell, setting, *at)) for at in TUNING[1:]) for found, setting in best]
-    return best[again.index(min(again))][1]
+def chosen(cell: Cell, loss: Callable[[Trial], float]) -> Settings:
+    """The setting of the least mean loss over targets."""
+    return choose(
+        partial(search, cell),
+        lambda setting: loss(attempt(cell, setting)),
+        lambda setting: [loss(attempt(cell, setting, *at)) for at in TUNING[1:]],
+    )
 
 
 def tuned(store: TrialStore, cell: Cell) -> Settings:
@@ -177,7 +172,7 @@ def tuned(store: TrialStore, cell: Cell) -> Settings:
             )
         return -figures.merit(found[trial.name])
 
-    return choose(cell, loss)
+    return chosen(cell, loss)
 
 
 def attempt(cell: Cell, setting: Settings, target: str = TUNING[0][0], seed: int = TUNING[0][1]) -> Trial:

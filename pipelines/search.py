@@ -1,11 +1,14 @@
-"""How a study tunes: the same number of tries for everything that it compares, one setting after the other."""
+"""How a study tunes: the same number of tries for everything that it compares, and more than one seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 Settings = dict[str, Any]
+Tried = TypeVar("Tried")
+FINALISTS = 3
+"""How many of a search's tries are made on the other seeds, too."""
 Axis = tuple[str, Callable[[Any], Sequence[Any]]]
 """A key, and the values to try given the best one so far."""
 
@@ -23,3 +26,24 @@ def coordinate_search(start: Settings, axes: Sequence[Axis], loss: Callable[[Set
         if found < least:
             best, least = best | {key: value}, found
     return best
+
+
+def choose(
+    search: Callable[[Callable[[Tried], float]], object],
+    first: Callable[[Tried], float],
+    others: Callable[[Tried], Iterable[float]],
+) -> Tried:
+    """What has the least mean loss over seeds: a search on the first, the best of which are tried on the others.
+
+    Of one seed alone, chance would choose too much.
+    """
+    tried: list[tuple[float, Tried]] = []
+
+    def seen(settings: Tried) -> float:
+        tried.append((first(settings), settings))
+        return tried[-1][0]
+
+    search(seen)
+    best = sorted(tried, key=lambda pair: pair[0])[:FINALISTS]
+    again = [found + sum(others(settings)) for found, settings in best]
+    return best[again.index(min(again))][1]

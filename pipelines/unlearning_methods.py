@@ -1,7 +1,8 @@
-"""The methods of the unlearning study: each a shipped configuration, and the search of eight that it is tuned by."""
+"""The methods of the unlearning study: each a shipped configuration, and the search that it is tuned by."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,11 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """The same for what stands in a learning rate's place."""
 
 
+MODES = ("frozen", "batch")
+"""How batch norm behaves: neither is better for all. Under statistics that stand still, wrong labels spoil what is
+kept; those of a batch of one class tell the network what to forget, which the running ones do not."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A configuration, what is changed in it, and what is searched."""
@@ -54,22 +60,24 @@ class Method:
     changed: Overrides = ()
     rate: str = "learning_rate"
     rates: tuple[float, ...] = RATES
+    modes: tuple[str, ...] = MODES
 
     def search(self, gap: Callable[[Overrides], float]) -> Overrides:
-        """The best of eight tries: every second rate, with the usual number; the two beside the best; other numbers."""
+        """The best of twelve tries: every second rate in each mode, the two beside the best, and other numbers."""
         usual, *others = self.values
-        axes: list[Axis] = [("rate", lambda _: self.rates[1::2]), ("rate", self.beside), ("value", lambda _: others)]
-        start = {"rate": self.rates[3], "value": usual}
+        coarse = list(itertools.product(self.rates[1::2], self.modes))
+        axes: list[Axis] = [("at", lambda _: coarse), ("at", self.beside), ("value", lambda _: others)]
+        start = {"at": coarse[0], "value": usual}
         return self.overrides(**coordinate_search(start, axes, lambda tried: gap(self.overrides(**tried))))
 
-    def beside(self, rate: float) -> tuple[float, float]:
-        """The rates before and after one that is neither the first nor the last."""
-        place = self.rates.index(rate)
-        return self.rates[place - 1], self.rates[place + 1]
+    def beside(self, at: tuple[float, str]) -> list[tuple[float, str]]:
+        """The rates before and after one that is neither the first nor the last, in its mode."""
+        place = self.rates.index(at[0])
+        return [(self.rates[place - 1], at[1]), (self.rates[place + 1], at[1])]
 
-    def overrides(self, rate: float, value: Any) -> Overrides:
+    def overrides(self, at: tuple[float, str], value: Any) -> Overrides:
         """One try."""
-        return (f"{self.rate}={rate:g}", f"{self.number}={value:g}")
+        return (f"{self.rate}={at[0]:g}", f"batch_norm={at[1]}", f"{self.number}={value:g}")
 
 
 STEPS, WEIGHT, RETAIN_STEPS = "max_train_steps", "forget_weight", "update.retain_steps"
@@ -85,6 +93,11 @@ def weighted(config: str, *changed: str) -> Method:
 def lur(mode: str, *changed: str, config: str = "digits_random10") -> Method:
     """LUR as it comes, alpha and all."""
     return weighted(config, f"update={{name: lur, mode: {mode}}}", *changed)
+
+
+def one_step(name: str, rate: str, number: str, values: tuple[float, float, float]) -> Method:
+    """A method that is its start: no batch is drawn, so batch norm has one mode."""
+    return Method(f"digits_{name}", number, values, rate=rate, rates=FACTORS, modes=MODES[:1])
 
 
 def with_labels(name: str, loss: str, chained: int, alternating: int, others: int) -> dict[str, Method]:
@@ -113,11 +126,14 @@ METHODS: dict[str, Method] = {
     "bad_teacher": weighted("digits_bad_teacher"),
     "scrub": Method("digits_scrub", "update.forget_until", (20, 10, 30)),
     "influence_unlearning": Method(
-        "digits_influence_unlearning", "start.damping", (1.0, 3.0, 10.0), rate="start.scale", rates=FACTORS
+        "digits_influence_unlearning",
+        "start.damping",
+        (1.0, 3.0, 10.0),
+        rate="start.scale",
+        rates=FACTORS,
+        modes=MODES[:1],
     ),
-    "selective_dampening": Method(
-        "digits_selective_dampening", "start.lam", (1.0, 0.1, 0.3), rate="start.alpha", rates=FACTORS
-    ),
+    "selective_dampening": one_step("selective_dampening", "start.alpha", "start.lam", (1.0, 0.1, 0.3)),
     "salun": Method("digits_salun", RETAIN_STEPS, (9, 4, 2)),
     "scissorhands": weighted("digits_scissorhands"),
     "sfron": Method("digits_sfron", WEIGHT, (1.0, 0.3, 3.0)),
@@ -138,14 +154,10 @@ MEASURES = 2
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
-    """The run of a method in a setting; seed and splits follow ``seed``.
-
-    Batch norm follows the batches in every one, as it does in the published methods' code: under statistics that stand
-    still, teaching wrong labels spoils what is kept.
-    """
+    """The run of a method in a setting; seed and splits follow ``seed``."""
     what = {k: v for k, v in read_yaml(CONFIGS / f"{setting.config}.yaml").items() if k in OF_THE_SETTING}
     how = {k: v for k, v in read_yaml(CONFIGS / f"{method.config}.yaml").items() if k not in OF_THE_SETTING}
-    own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true", "batch_norm=batch"]
+    own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true"]
     tree = merge({**how, **what}, [*method.changed, *overrides, *own])
     measures = MEASURES if tree.get("update", {}).get("mode") in ("alternating", "first_order") else 0
     for block, key in (("", STEPS), ("update", "forget_until")):

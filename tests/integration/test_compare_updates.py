@@ -59,7 +59,7 @@ def tries(cell: tuple[str, str, str], score: Callable[[Trial], float]) -> dict[s
         seen[trial.name] = trial
         return -score(trial)
 
-    compare.choose(cell, loss)
+    compare.chosen(cell, loss)
     return seen
 
 
@@ -134,7 +134,7 @@ def test_what_is_best_on_one_target_alone_is_not_chosen() -> None:
             return -float(at == (3e-4, 0.02))
         return {(3e-4, 0.6): -1.0, (3e-4, 0.02): -0.9}.get(at, 0.0)
 
-    assert compare.choose(cell, loss)["forget_weight"] == 0.02
+    assert compare.chosen(cell, loss)["forget_weight"] == 0.02
 
 
 def test_a_coordinate_search_keeps_the_first_of_equals_and_the_best_so_far() -> None:
