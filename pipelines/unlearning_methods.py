@@ -10,6 +10,7 @@ from typing import Any
 
 from erase.config import build, merge, read_yaml
 from erase.training.unlearning_settings import UnlearningRun
+from erase.updates import LUR
 from pipelines.search import Axis, coordinate_search
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "classification"
@@ -150,7 +151,7 @@ METHODS: dict[str, Method] = {
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, a tenth of retraining's 300, those of nearest labels included."""
 MEASURES = 2
-"""Steps' worth of them that LUR spends on finding alpha where no third evaluation tells it, however many there are."""
+"""Steps' worth that LUR spends at the start on finding alpha, where no third evaluation tells it."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
@@ -159,9 +160,9 @@ def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: i
     how = {k: v for k, v in read_yaml(CONFIGS / f"{method.config}.yaml").items() if k not in OF_THE_SETTING}
     own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true"]
     tree = merge({**how, **what}, [*method.changed, *overrides, *own])
-    measures = MEASURES if tree.get("update", {}).get("mode") in ("alternating", "first_order") else 0
-    for block, key in (("", STEPS), ("update", "forget_until")):
-        place = tree.get(block, {}) if block else tree
+    for place, key in ((tree, STEPS), (tree.get("update", {}), "forget_until")):
         if place.get(key):
-            place[key] = round(setting.longer * (place[key] + measures)) - measures
+            place[key] = round(setting.longer * place[key])
+    if tree.get("update", {}).get("mode") in ("alternating", "first_order"):
+        tree[STEPS] = tree[STEPS] + round((setting.longer - 1) * MEASURES) - (tree[STEPS] > LUR().measure_every)
     return build(UnlearningRun, tree)

@@ -177,11 +177,12 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(unlearning_methods, "CONFIGS", configs)
     few = {name: unlearning_methods.METHODS[name] for name in ("finetune", "lur chained")}
     monkeypatch.setattr(unlearning_table, "METHODS", few)
+    monkeypatch.setattr(unlearning_table, "TUNING_SEEDS", (100, 101))
     store = tmp_path / "store" / "table"
     words = ["--settings", "digits_flipped10", "--seeds", "0", "--output", "scratch", "--store", str(store)]
     unlearning_table.main(words)
     files = {file: file.stat().st_mtime_ns for file in store.rglob("*.json")}
-    assert len([file for file in files if "tune" in file.parts]) == 2 * (12 + 3 * 2)
+    assert len([file for file in files if "tune" in file.parts]) == 2 * (12 + 3)
     rows = unlearning_table.all_rows(store)
     assert [row.method for row in rows] == [RETRAIN, NOTHING, "finetune", "lur chained"]
     few["scrub"] = unlearning_methods.METHODS["scrub"]  # which has no runs: the setting is not complete
@@ -195,7 +196,7 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     assert {file: file.stat().st_mtime_ns for file in files} == files
 
 
-@pytest.mark.parametrize(("of", "budget"), [("digits_class", 30), ("digits_flipped10", 60), ("shapes_flipped10", 100)])
+@pytest.mark.parametrize(("of", "budget"), [("digits_class", 30), ("digits_flipped10", 60)])
 @pytest.mark.parametrize("name", unlearning_methods.METHODS)
 def test_every_method_has_the_same_search_and_budget(name: str, of: str, budget: int) -> None:
     """Counted by the rule itself; nearest labels take the gradient of an attack beside each look at the forget set."""
