@@ -19,11 +19,11 @@ from erase.classification.models import load_classifier
 from erase.classification.splits import make_splits
 from erase.config import load
 from erase.errors import UserError
-from erase.evaluation.unlearning.study import NOTHING, RETRAIN
+from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN
 from erase.protocols import UpdateState
 from erase.training.unlearning import train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
-from pipelines import unlearn_class, unlearning_methods, unlearning_table
+from pipelines import unlearn_class, unlearning_methods, unlearning_study, unlearning_table
 from pipelines.search import choose
 from tests.integration.test_unlearn import NETWORK, RUN
 from tests.unit.updates.problems import bowls
@@ -176,15 +176,16 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
         (configs / f"{name}.yaml").write_text(text + NETWORK)
     monkeypatch.setattr(unlearning_methods, "CONFIGS", configs)
     few = {name: unlearning_methods.METHODS[name] for name in ("finetune", "lur chained")}
-    monkeypatch.setattr(unlearning_table, "METHODS", few)
-    monkeypatch.setattr(unlearning_table, "TUNING_SEEDS", (100, 101))
+    for module in (unlearning_study, unlearning_table):
+        monkeypatch.setattr(module, "METHODS", few)
+    monkeypatch.setattr(unlearning_study, "TUNING_SEEDS", (100, 101))
     store = tmp_path / "store" / "table"
     words = ["--settings", "digits_flipped10", "--seeds", "0", "--output", "scratch", "--store", str(store)]
     unlearning_table.main(words)
     files = {file: file.stat().st_mtime_ns for file in store.rglob("*.json")}
     assert len([file for file in files if "tune" in file.parts]) == 2 * (12 + 3)
     rows = unlearning_table.all_rows(store)
-    assert [row.method for row in rows] == [RETRAIN, NOTHING, "finetune", "lur chained"]
+    assert [row.method for row in rows] == [RETRAIN, AGAIN, NOTHING, "finetune", "lur chained"]
     few["scrub"] = unlearning_methods.METHODS["scrub"]  # which has no runs: the setting is not complete
     assert unlearning_table.all_rows(store) == []
     del few["scrub"]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from erase.evaluation.trials import spread
 from erase.evaluation.unlearning.judge import MEASURES
 
-RETRAIN, NOTHING = "retrain", "nothing"
-"""The rows that others are compared with: training anew without the forget set, and leaving the model as it is."""
+RETRAIN, AGAIN, NOTHING = "retrain", "retrain, another seed", "nothing"
+"""Training anew without the forget set, the same from other weights, and leaving the model as it is."""
+REFERENCES = (RETRAIN, AGAIN, NOTHING)
+"""The rows that methods are compared with: no gap below that of ``AGAIN`` is told from chance."""
 METRICS = ("UA", "RA", "TA", "MIA", "Avg_gap", "JS", "ToW", "RTE")
 DIGITS = {"JS": 3, "ToW": 3, "JS_nats": 3, "KL": 3, "RTE": 1}
 """Decimals, where they are not two."""
@@ -29,9 +31,9 @@ class Row:
 
 
 def by_method(rows: Iterable[Row], setting: str) -> dict[str, list[Row]]:
-    """The runs of each method in a setting: retraining, doing nothing, then the rest as they came."""
+    """The runs of each method in a setting: the references, then the rest as they came."""
     of = [row for row in rows if row.setting == setting]
-    groups: dict[str, list[Row]] = {name: [] for name in (RETRAIN, NOTHING)}
+    groups: dict[str, list[Row]] = {name: [] for name in REFERENCES}
     for row in of:
         groups.setdefault(row.method, []).append(row)
     return {name: group for name, group in groups.items() if group}
@@ -52,7 +54,7 @@ def best(groups: Mapping[str, Sequence[Row]], metric: str = "Avg_gap") -> set[st
     means = {
         name: statistics.mean(found)
         for name, group in groups.items()
-        if name not in (RETRAIN, NOTHING) and len(found := measured(group, metric)) == len(group)
+        if name not in REFERENCES and len(found := measured(group, metric)) == len(group)
     }
     return {name for name, mean in means.items() if mean == min(means.values())}
 

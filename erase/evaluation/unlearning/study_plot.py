@@ -15,7 +15,7 @@ from matplotlib.ticker import NullFormatter
 from erase.errors import UserError
 from erase.evaluation.panels import FORGET, INK, LUR, RETAIN
 from erase.evaluation.plots import LOG_ABOVE, SETTINGS
-from erase.evaluation.unlearning.study import NOTHING, RETRAIN, Row, by_method, measured, settings_of
+from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN, Row, by_method, measured, settings_of
 from erase.provenance import write_text
 
 DAY = {INK: "#1d1f23", FORGET: "#b3471d", RETAIN: "#2b5aa8", LUR: "#5f4a9e"}
@@ -59,7 +59,7 @@ def _plain(value: float, _: float) -> str:
 
 
 def _color(method: str, ours: str) -> str:
-    return LUR if method.lower().startswith(ours.lower()) else FORGET if method == NOTHING else RETAIN
+    return LUR if method.lower().startswith(ours.lower()) else FORGET if method in (AGAIN, NOTHING) else RETAIN
 
 
 def _gaps(axes: Axes, groups: Mapping[str, Sequence[Row]], setting: str, ours: str) -> None:
