@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,10 +174,10 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     configs = tmp_path / "configs"
     configs.mkdir()
     for name in ("digits_finetune", "digits_random10", "digits_flipped10"):
-        text = (unlearning_methods.CONFIGS / f"{name}.yaml").read_text().replace("steps: 300", "steps: 4")
-        (configs / f"{name}.yaml").write_text(text + NETWORK)
+        text = (unlearning_methods.CONFIGS / f"{name}.yaml").read_text()
+        (configs / f"{name}.yaml").write_text(re.sub(r"steps: \d00\b", "steps: 4", text) + NETWORK)
     monkeypatch.setattr(unlearning_methods, "CONFIGS", configs)
-    few = {name: unlearning_methods.METHODS[name] for name in ("finetune", "lur chained")}
+    few = {name: replace(unlearning_methods.METHODS[name], modes=("batch",)) for name in ("finetune", "lur chained")}
     for module in (unlearning_study, unlearning_table):
         monkeypatch.setattr(module, "METHODS", few)
     monkeypatch.setattr(unlearning_study, "TUNING_SEEDS", (100, 101))
@@ -183,7 +185,7 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     words = ["--settings", "digits_flipped10", "--seeds", "0", "--output", "scratch", "--store", str(store)]
     unlearning_table.main(words)
     files = {file: file.stat().st_mtime_ns for file in store.rglob("*.json")}
-    assert len([file for file in files if "tune" in file.parts]) == 2 * (12 + 3)
+    assert len([file for file in files if "tune" in file.parts]) == 2 * (8 + 3)
     rows = unlearning_table.all_rows(store)
     assert [row.method for row in rows] == [RETRAIN, AGAIN, NOTHING, "finetune", "lur chained"]
     few["scrub"] = unlearning_methods.METHODS["scrub"]  # which has no runs: the setting is not complete
