@@ -150,7 +150,8 @@ def check_metrics(
 ) -> list[str]:
     """What the metrics cannot do with these prompts; a classifier is loaded to know its labels."""
     problems: list[str] = []
-    kept = [row for row in rows if row.concepts.get(domain) != audit.target]
+    gone = {audit.target, *audit.also_erased}
+    kept = [row for row in rows if not gone & set(row.concepts.values())]
     for place, metric in enumerate(metrics):
         if isinstance(metric, ClipAccuracy) and not audit.all_target:
             collect(problems, partial(metric.check_target, f"metrics.{place}", audit.target))
@@ -160,9 +161,23 @@ def check_metrics(
             needed, there = metric.fewest() or 0, len(kept) * audit.images_per_prompt
             if there < needed:
                 problems.append(f"metrics: {metric.name} needs {needed} kept pictures; these prompts make {there}")
-        if metric.name == judge and not problems and domain not in (seen := judged_domains(metric, domain)):
-            problems.append(f"judge: {judge} sees {', '.join(seen)}, but {audit.target!r} is a concept of {domain}")
+        if metric.name == judge and not problems:
+            problems += check_judge(audit, judge, judged_domains(metric, domain), domain, kept)
     return problems
+
+
+def check_judge(audit: Audit, judge: str, seen: Sequence[str], domain: str, kept: Sequence[PromptRow]) -> list[str]:
+    """What the judge cannot tell: the target, or a neighbour that is to be looked at where the target is not asked."""
+    if domain not in seen:
+        return [f"judge: {judge} sees {', '.join(seen)}, but {audit.target!r} is a concept of {domain}"]
+    if judge == "nudity" and audit.neighbours:
+        return [
+            f"neighbours: found {audit.neighbours[0]!r}, but the judge nudity knows the target alone; leave them out"
+        ]
+    told = {concept for row in kept for where, concept in row.concepts.items() if where in seen}
+    lost = [name for name in audit.neighbours if name not in told]
+    why = f"{judge} sees {', '.join(seen)}, and prompts of the target and of what is erased with it do not count"
+    return [f"neighbours: {name!r} is asked for in no prompt where it could be judged: {why}" for name in lost]
 
 
 def judged_domains(metric: AnyMetric, domain: str) -> list[str]:

@@ -168,7 +168,12 @@ def describe(
     """The provenance: what was done to which model, by what, at what cost."""
     return {
         "erased": [target.concept for target in run.targets],
-        "base": {"model": run.model, "revision": run.revision, "hash": base.hash},
+        "base": {
+            "model": run.model,
+            "revision": run.revision,
+            "hash": base.hash,
+            "is_folder": Path(run.model).expanduser().is_dir(),
+        },
         "prompt_hashes": prepared.prompt_hashes,
         **describe_training(run, task, vars(counts), accelerator),
     }
