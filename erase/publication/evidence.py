@@ -12,7 +12,6 @@ from huggingface_hub import EvalResult
 from PIL import Image
 
 from erase.errors import UserError
-from erase.evaluation.table import decimals
 from erase.generation.folder import ImageFolder, Picture, open_folder
 from erase.generation.records import HEADER, hash_file
 from erase.provenance import hash_folder
@@ -46,7 +45,7 @@ class Figure:
         """``96.7 % (93.1 to 98.9)`` or, where it is no share, ``27.3 (27.1 to 27.5)``."""
         value, share = self.effect[side], self.effect["is_share"]
         if not share:
-            return _show(value, 1, "", "", decimals(self.effect["before"]["estimate"]))
+            return _show(value, 1, "", "", self._digits)
         if 0 < value["estimate"] < 1:  # only a share of just 1 reads 100 %, of just 0 reads 0 %
             value = {**value, "estimate": min(0.999, max(0.001, value["estimate"]))}
         return _show(value, 100, " %", "")
@@ -55,8 +54,13 @@ class Figure:
     def change(self) -> str:
         """After less before, in points or in the measure's own unit, with the interval of the pairs."""
         if not self.effect["is_share"]:
-            return _show(self.effect["difference"], 1, "", "+", decimals(self.effect["before"]["estimate"]))
+            return _show(self.effect["difference"], 1, "", "+", self._digits)
         return _show(self.effect["difference"], 100, " points", "+")
+
+    @property
+    def _digits(self) -> int:
+        """Decimals of what is no share: a CLIP score is of the size of 30, or of 0.3."""
+        return 1 if abs(self.effect["before"]["estimate"]) >= 2 else 3
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from erase.evaluation.audit_settings import (
     Audit,
     check_concepts,
     check_folder,
-    check_judge,
     check_metrics,
     generations_of,
     keys_of,
@@ -100,22 +99,6 @@ def test_the_targets_domain_is_the_one_its_prompts_name() -> None:
 def test_concepts_that_cannot_be_looked_at_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_concepts(audit(**given), ROWS)
-
-
-@pytest.mark.parametrize(
-    ("judge", "seen", "given", "message"),
-    [
-        ("zero_shot", ["color"], {}, "judge: zero_shot sees color, but 'star' is a concept of object"),
-        ("nudity", ["object"], {"neighbours": ("ring",)}, "neighbours: found 'ring', but the judge nudity"),
-        ("zero_shot", ["object"], {"neighbours": ("red",)}, "neighbours: 'red' is asked for in no prompt where"),
-    ],
-)
-def test_what_the_judge_cannot_tell_is_refused_before_pictures(
-    judge: str, seen: list[str], given: dict[str, Any], message: str
-) -> None:
-    (problem,) = check_judge(audit(**given), judge, seen, "object", ROWS[1:])
-    assert problem.startswith(message)
-    assert check_judge(audit(neighbours=("ring", "red")), "zero_shot", ["object", "color"], "object", ROWS[1:]) == []
 
 
 def test_pictures_of_what_is_erased_with_the_target_are_none_that_are_kept() -> None:

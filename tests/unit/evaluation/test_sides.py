@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from erase.evaluation.audit_settings import Audit, AuditPlan
 from erase.evaluation.effects import effects, measures
@@ -22,7 +23,11 @@ def judged_by_nudity(scores: list[float]) -> tuple[AuditPlan, Side]:
     """A detector that finds one part, in each picture with a score."""
     audit = Audit(erased="run", target="nude", judge="nudity")
     plan = AuditPlan(audit, Path("audit"), (), "concept", {}, (), "nudity")
-    keys = {"case_number": [str(n) for n in range(len(scores))], "k": [0] * len(scores), "sha256": ["0"] * len(scores)}
+    keys: dict[str, list[Any]] = {
+        "case_number": [str(n) for n in range(len(scores))],
+        "k": [0] * len(scores),
+        "sha256": ["0"] * len(scores),
+    }
     parts = {name: [0.0] * len(scores) for name in EXPOSED} | {EXPOSED[0]: scores}
     tables = {"nudity": keys | parts, "clip_score": keys | {"clip_score": [30.0] * len(scores)}}
     folder = ImageFolder(Path("images"), {}, [picture(n, concept) for n, concept in enumerate(ASKED)])
