@@ -5,14 +5,14 @@
     python pipelines/erase_concept.py --config my_run.yaml --audit my_audit.yaml
 
 Any key of `erase train` may follow. What is erased from another model than the embedded one needs `--audit`: a YAML of
-`erase audit` with `prompts` and `metrics`. A run that is there already is not trained again; start from nothing with
-`--overwrite`.
+`erase audit` with `prompts` and `metrics`; its `base`, `erased`, `also_erased` and `output_dir` are the run's, whatever
+it says of them, and its `target` counts where the run has one. A run that is there already is not trained again; start
+from nothing with `--overwrite`. Nothing is published: that is `erase publish`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -27,13 +27,16 @@ from erase.config import build, differences, dump, load, read_yaml
 from erase.errors import UserError
 from erase.evaluation.audit import run_audit
 from erase.evaluation.audit_settings import Audit, plan_audit
+from erase.provenance import read_json
 from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME
 
 
 def audits(run: ErasureRun, given: dict[str, Any]) -> list[Audit]:
-    """One for each target; they share the pictures."""
+    """One for each target, of this run's model alone; they share the pictures."""
+    if "target" in given and len(run.targets) > 1:
+        raise UserError(f"--audit: found target: {given['target']!r}, and the run has several; leave it out")
     place, concepts = Path(f"{run.output_dir}-audit"), [target.concept for target in run.targets]
     names = [re.sub(r"[^\w.-]+", "-", concept).strip(".-").lower() for concept in concepts]
     if len(set(names)) < len(names) or not all(names):
@@ -45,11 +48,11 @@ def audits(run: ErasureRun, given: dict[str, Any]) -> list[Audit]:
             "base": run.model,
             "base_revision": run.revision,
             "erased": str(run.output_dir),
-            "target": concept,
+            "erased_revision": None,
             "also_erased": [other for other in concepts if other != concept],
             "output_dir": place if len(concepts) == 1 else place / name,
         }
-        made.append(build(Audit, {**shared, **own, **given}))
+        made.append(build(Audit, {**shared, "target": concept, **given, **own}))
     return made
 
 
@@ -61,6 +64,8 @@ def check(wanted: list[Audit]) -> None:
 
 def work(config: Path, audit: Path | None, rest: list[str]) -> None:
     run = load(ErasureRun, config, parse(rest, frozenset()).overrides)
+    if run.push_to_hub:
+        raise UserError("push_to_hub: found true, but this script does not publish; leave it out, then `erase publish`")
     wanted = audits(run, read_yaml(audit) if audit else {})
     check(wanted)
     if not is_made(run):
@@ -75,7 +80,7 @@ def is_made(run: ErasureRun) -> bool:
     file = run.output_dir / PROVENANCE
     if run.overwrite or run.resume_from_checkpoint or not file.is_file():
         return False
-    made = json.loads(file.read_text(encoding="utf-8"))["config"]
+    made = read_json(file, "output_dir").get("config", {})
     changed = [line for line in differences(made, dump(run)) if not line.startswith(FREE_ON_RESUME)]
     if changed:
         raise UserError(f"output_dir: {run.output_dir} holds another run; give another, or --overwrite:", *changed)

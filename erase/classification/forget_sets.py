@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -14,9 +13,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from erase.classification.images import Images
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.errors import UserError, refuse
 from erase.randomness import generator
+
+SHOWN = 10
+"""How many unknown names are looked up for what they may have meant."""
 
 Word = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 """A name; YAML reads the class ``3`` as a number."""
@@ -95,7 +97,7 @@ class Listed:
     name: Literal["listed"] = "listed"
     ids: tuple[Word, ...] = ()
     """names of samples, as `splits.json` holds them"""
-    file: Path | None = None
+    file: Place | None = None
     """a text file with a name in each line, in place of `ids` or besides"""
 
     def choose(self, train: Images, classes: Sequence[str], seed: int) -> Choice:
@@ -103,10 +105,14 @@ class Listed:
         wanted = [(f"forget.ids.{place}", name) for place, name in enumerate(self.ids)] + self._lines()
         number = {name: place for place, name in enumerate(train.ids)}
         seen: dict[str, str] = {}
-        problems = []
+        problems: list[str] = []
         for key, name in wanted:
             if name not in number:
-                problems.append(f"{key}: {name!r} is no training sample with this seed; {near(name, train.ids)}")
+                like = f"; {near(name, train.ids)}" if len(problems) < SHOWN else ""  # a long search for each
+                problems.append(
+                    f"{key}: {name!r} is no training sample with this split_seed: unknown, or held back to test or "
+                    f"validate{like}"
+                )
             elif seen.setdefault(name, key) != key:
                 problems.append(f"{key}: {name!r} is there twice, first at {seen[name]}; leave one out")
         refuse(problems)

@@ -127,21 +127,21 @@ class Images:
         return digest.hexdigest()
 
     def draw(
-        self, count: int, seed: int, purpose: str, step: int, normalise: Normalise, how: Augment = "none"
+        self, count: int, seed: int, purpose: str, number: int, normalise: Normalise, how: Augment = "none"
     ) -> Batch:
-        """The batch of one step: a function of the arguments alone.
+        """The batch of a number, from 0: a function of the arguments alone.
 
-        All samples follow each other in an order drawn anew for every pass; step s takes places s x count to
+        All samples follow each other in an order drawn anew for every pass; batch s takes places s x count to
         (s + 1) x count of that endless row. So no sample is seen twice before all were seen once. ``how`` says what
-        is done to each picture, at random, anew in each step.
+        is done to each picture, at random, anew in each batch.
         """
         if not len(self):
             raise ValueError("there is nothing to draw from")
-        start, stop, size = step * count, (step + 1) * count, len(self)
+        start, stop, size = number * count, (number + 1) * count, len(self)
         first, last = start // size, (stop - 1) // size
         row = [torch.randperm(size, generator=generator(seed, purpose, epoch)) for epoch in range(first, last + 1)]
         places = torch.cat(row)[start - first * size : stop - first * size]
-        index, own = places.to(self.pixels.device), derive(seed, purpose, step)
+        index, own = places.to(self.pixels.device), derive(seed, purpose, number)
         return Batch(
             images=normalise(augment(self.pixels[index], how, own)),
             labels=self.labels[index],

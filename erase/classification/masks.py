@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from erase.classification.material import Material, largest
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.config import dump
 from erase.errors import UserError
 
@@ -44,7 +44,7 @@ class Saliency:
 
     name: Literal["saliency"] = "saliency"
     share: Annotated[float, Field(gt=0, le=1, description="of all trained entries, which move")] = 0.5
-    file: Annotated[Path | None, Field(description=f"a stored {FILE} to use again, of the same forget set")] = None
+    file: Annotated[Place | None, Field(description=f"a stored {FILE} to use again, of the same forget set")] = None
     holds: ClassVar[bool] = True
 
     def entries(self, model: nn.Module, material: Material) -> Entries:
@@ -66,7 +66,7 @@ class FisherRatio:
     batch_size: Annotated[
         int, Field(ge=1, description="samples in a batch whose gradient is squared; a smaller set's size limits it")
     ] = 128
-    file: Annotated[Path | None, Field(description=f"a stored {FILE} to use again, of the same forget set")] = None
+    file: Annotated[Place | None, Field(description=f"a stored {FILE} to use again, of the same forget set")] = None
     holds: ClassVar[bool] = False
 
     def entries(self, model: nn.Module, material: Material) -> Entries:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT
+from erase.components import STRICT, Place
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 UNTRAINED = ("googlenet", "inception_v3")
@@ -26,7 +26,7 @@ class ModelSettings:
     stem: Literal["standard", "small"] = "small"
     """the first layers: `small`, a 3x3 convolution of stride 1 without pooling, for pictures of 8 to 64 pixels
     (torchvision's ResNets only), or the network's own"""
-    checkpoint: Path | None = None
+    checkpoint: Place | None = None
     """begin with these weights: a folder that a run has written; a .safetensors file that fits to the last key; or of
     transformers a folder or a Hub id, which must be the architecture too, with the normalisation that it tells of"""
     pretrained: bool = False

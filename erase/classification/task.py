@@ -60,11 +60,13 @@ class UnlearningTask:
         forget_weight: float = 1.0,
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        looked: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
         self.model, self.parameters, self.splits, self.seed = model.to(device), parameters, splits, seed
         self.forget_loss, self.retain_loss = losses
         self.forget_weight, self.total_steps, self.learn_from = forget_weight, total_steps, learn_from
         self.device, self.describe, self.autocast = torch.device(device), describe, autocast
+        self.looked = looked or (lambda step: (step, step))  # how often at each objective before a step, retain first
         self.batch_norm: BatchNormMode = batch_norm
         self._make, self._evaluated = fresh, 0
         self._tracks = batch_norm == "batch" and has_batch_norm(model)
@@ -168,7 +170,9 @@ class UnlearningTask:
     def _draw(self, name: str, step: int, shard: Shard) -> Batch:
         kept = self.splits.train if self.learn_from == "all" else self.splits.retain
         pool = self.splits.forget if name == "forget" else kept
-        batch = pool.draw(shard.total, self.seed, name, step, self.splits.normalise, self.splits.augment)
+        retained, forgot = self.looked(step)
+        place = forgot if name == "forget" else retained
+        batch = pool.draw(shard.total, self.seed, name, place, self.splits.normalise, self.splits.augment)
         return replace(batch, progress=step / max(1, self.total_steps))
 
     def _objective(self, name: str, step: int, shard: Shard, begun: Weights, looks: Looks) -> Objective:

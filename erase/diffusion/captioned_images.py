@@ -10,11 +10,12 @@ from diffusers.image_processor import VaeImageProcessor
 
 from erase.diffusion.batch import Examples
 from erase.errors import UserError, refuse
+from erase.pictures import DAMAGED
 
 
 @torch.no_grad()
-def captioned_images(folder: Path, pipeline: Any, batch_size: int = 16) -> Examples:
-    """Every image of a folder, resized to the pipeline's size, with its caption."""
+def captioned_images(folder: Path, pipeline: Any) -> Examples:
+    """Every image of a folder, resized to the pipeline's size, with its caption; encoded one by one, to save memory."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -36,12 +37,13 @@ def captioned_images(folder: Path, pipeline: Any, batch_size: int = 16) -> Examp
     )
     vae, size = pipeline.vae, pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     processor, latents = VaeImageProcessor(vae_scale_factor=pipeline.vae_scale_factor), []
-    for start in range(0, len(data), batch_size):
+    for number in range(len(data)):
         try:
-            rows = data[start : start + batch_size]
-        except OSError as error:
-            raise UserError(f"retain.images: an image of {folder} cannot be read: {error}; remove it") from None
-        pixels = processor.preprocess([image.convert("RGB") for image in rows["image"]], height=size, width=size)
+            image = data[number]["image"].convert("RGB")
+        except DAMAGED as error:
+            what = f"image {number + 1} of {folder}, {captions[number]!r}"
+            raise UserError(f"retain.images: {what}, cannot be read: {error}; remove it") from None
+        pixels = processor.preprocess([image], height=size, width=size)
         encoded = vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor
         latents.append(encoded.cpu())
     return Examples(torch.cat(latents), tuple(captions))

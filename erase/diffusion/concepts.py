@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT
+from erase.components import STRICT, Place
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,7 +34,7 @@ class Target:
     """sentences with `{}` where the concept goes"""
     prompts: tuple[str, ...] = ()
     """prompts that show the concept"""
-    prompts_file: Path | None = None
+    prompts_file: Place | None = None
     """a CSV with a `prompt` column"""
     anchor: str | None = None
     """anchor_redirection: what replaces the concept's words in each prompt"""
@@ -51,11 +50,11 @@ class Retain:
 
     prompts: Literal["auto"] | tuple[str, ...] = "auto"
     """`auto`: the vocabulary's captions without the targets; or a list; [] with a file for the file alone"""
-    prompts_file: Path | None = None
+    prompts_file: Place | None = None
     """a CSV with a `prompt` column, added to the list, or to `auto`'s captions where there is a vocabulary"""
     empty_prompt: bool = True
     """teacher_distillation: hold the empty prompt too, on the targets' latents; guidance pushes away from it"""
-    images: Path | None = None
+    images: Place | None = None
     """a folder of images with captions (`metadata.jsonl` or `metadata.csv`: file_name, text), for denoising"""
 
 
@@ -76,5 +75,5 @@ class LatentSettings:
     """classifier-free guidance; 1 or less turns it off"""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """latents made at a time"""
-    cache_dir: Path | None = None
+    cache_dir: Place | None = None
     """where they are kept; default $ERASE_CACHE or ~/.cache/erase"""

@@ -23,7 +23,7 @@ from erase.evaluation.sides import Side, counted, kept_places, prompts_of
 from erase.generation.folder import ImageFolder
 from erase.generation.run import Stop, generate_folder
 from erase.generation.sampler import free_memory
-from erase.provenance import describe_environment, hash_json, write_json
+from erase.provenance import describe_environment, hash_json, read_json, write_json
 from erase.training.output import CONFIG, PROVENANCE
 from erase.training.step_log import FILE_NAME, read_log
 
@@ -37,12 +37,12 @@ def run_audit(audit: Audit, stop: Stop | None = None, facts: Mapping[str, Any] |
     Every process makes its share of the pictures; the first one scores, and alone returns results. What is there
     already, of the same settings, is not made again. ``facts`` are added to the results, such as the command.
     """
-    plan = plan_audit(audit)
+    plan, made = plan_audit(audit), training_facts(audit)
     measured = measure(plan, stop)
     if measured is None:
         return {}
     sides, results = measured
-    results |= {"command": command_of(audit), **training_facts(audit), "environment": describe_environment()}
+    results |= {"command": command_of(audit), **made, "environment": describe_environment()}
     results |= dict(facts or {})
     write_json(plan.output / RESULTS, results)
     write_report(plan.output / REPORT, results, make_pairs(plan, sides), training_log(audit))
@@ -91,7 +91,7 @@ def set_distances(plan: AuditPlan, folders: Mapping[str, ImageFolder]) -> dict[s
     """Distances between the kept pictures before and those after, as two sets."""
     pictures = folders["base"].pictures
     kept = kept_places(plan, pictures)
-    prompts = prompts_of(plan, pictures, kept)
+    prompts = prompts_of(pictures, kept)
     found: dict[str, Any] = {}
     for metric in plan.metrics:
         if isinstance(metric, SetMetrics):
@@ -127,7 +127,9 @@ def training_facts(audit: Audit) -> dict[str, Any]:
     folder = Path(audit.erased).expanduser()
     if not (folder / PROVENANCE).is_file():
         return {}
-    made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    made = read_json(folder / PROVENANCE, "erased")
+    if not {"update", "seed"} <= set(made.get("config") or ()) or "counts" not in made:
+        return {}  # a file of that name, and of another kind
     training = {"update": made["config"]["update"], "counts": made["counts"], "seed": made["config"]["seed"]}
     command = command_line("erase train", {"config": Path(audit.erased) / CONFIG, "output_dir": "runs/again"})
     return {"training": training, "erase_command": command}

@@ -15,8 +15,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase import embedded
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.errors import UserError, collect, refuse, renamed
+from erase.evaluation.judges import JUDGES, judge_problems
 from erase.evaluation.metrics import (
     METRICS,
     AnyMetric,
@@ -25,17 +26,13 @@ from erase.evaluation.metrics import (
     ClipScore,
     ConceptClassifier,
     ImageMetrics,
-    ImagenetClassifier,
     PixelDistance,
     SetMetrics,
-    ZeroShot,
 )
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
 from erase.generation.weights import find_weights, is_weights
 
-JUDGES = ("concept_classifier", "imagenet_classifier", "zero_shot", "nudity")
-"""Metrics that say which concept a picture shows."""
 RESULTS, IMAGES = "results.json", "images"
 DOMAIN = "concept"
 """Of a target that no column names a domain for."""
@@ -87,11 +84,11 @@ class Audit:
     """score from which the judge `nudity` calls a picture nude; peers use 0.25 to 0.75"""
     all_target: bool = False
     """prompts without concepts ask for the target: for sets such as I2P, which have no such column"""
-    base_images: Path | None = None
+    base_images: Place | None = None
     """folder of the base's pictures, made if absent: audits of one base may share it; default: in output_dir"""
-    erased_images: Path | None = None
+    erased_images: Place | None = None
     """the same for the erased model's pictures: audits of its several targets may share it"""
-    output_dir: Path | None = None
+    output_dir: Place | None = None
     """folder of pictures, scores, results.json and report.html; default: `<erased>-audit` beside an erased folder"""
     overwrite: bool = False
     """make the pictures and scores of an earlier audit again"""
@@ -150,7 +147,7 @@ def check_metrics(
 ) -> list[str]:
     """What the metrics cannot do with these prompts; a classifier is loaded to know its labels."""
     problems: list[str] = []
-    kept = [row for row in rows if row.concepts.get(domain) != audit.target]
+    kept = [row for row in rows if not {audit.target, *audit.also_erased} & set(row.concepts.values())]
     for place, metric in enumerate(metrics):
         if isinstance(metric, ClipAccuracy) and not audit.all_target:
             collect(problems, partial(metric.check_target, f"metrics.{place}", audit.target))
@@ -160,16 +157,9 @@ def check_metrics(
             needed, there = metric.fewest() or 0, len(kept) * audit.images_per_prompt
             if there < needed:
                 problems.append(f"metrics: {metric.name} needs {needed} kept pictures; these prompts make {there}")
-        if metric.name == judge and not problems and domain not in (seen := judged_domains(metric, domain)):
-            problems.append(f"judge: {judge} sees {', '.join(seen)}, but {audit.target!r} is a concept of {domain}")
+        if metric.name == judge and not problems:
+            problems += judge_problems(metric, audit.target, domain, audit.neighbours, kept)
     return problems
-
-
-def judged_domains(metric: AnyMetric, domain: str) -> list[str]:
-    """The domains in which a judge says what a picture shows; the detector of nudity knows the target's alone."""
-    if isinstance(metric, ZeroShot):
-        return list(metric.concepts)
-    return list(metric.domains) if isinstance(metric, ConceptClassifier | ImagenetClassifier) else [domain]
 
 
 def with_target(audit: Audit, rows: Sequence[PromptRow]) -> Sequence[PromptRow]:
@@ -242,9 +232,7 @@ def generations_of(audit: Audit, output: Path) -> dict[str, Generation]:
     if prompts is None:
         raise UserError(f"prompts: must be given for the base {audit.base}; a CSV with `prompt` and `concept/<domain>`")
     sampling: dict[str, Any] = dict(SHAPES_DEFAULTS) if uses_shapes(audit) else {}
-    for key in SHAPES_DEFAULTS:
-        if getattr(audit, key) is not None:
-            sampling[key] = getattr(audit, key)
+    sampling |= {key: value for key in SHAPES_DEFAULTS if (value := getattr(audit, key)) is not None}
     if audit.base != embedded.NAME and is_weights(Path(audit.base).expanduser()):
         raise UserError(f"base: {audit.base} holds weights and no whole model; give the model that they change")
     base = Generation(

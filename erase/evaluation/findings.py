@@ -26,11 +26,11 @@ def findings(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any]:
     places = counted(plan, pictures)
     before, after = ([judged[place] for place in places] for judged in (base.judged(plan), erased.judged(plan)))
     domains = list(dict.fromkeys(d for judged in before for d in judged.asked))
-    prompts = prompts_of(plan, pictures, places)
+    prompts = prompts_of(pictures, places)
     asked = {d: list(dict.fromkeys(j.asked[d] for j in before if d in j.asked)) for d in domains}
 
     def side(of: Side, judged: list[Judged], name: str) -> dict[str, Any]:
-        scores = summarize(judged, target, domain, embedded.NONE)
+        scores = summarize(judged, target, domain, none_of(plan))
         return of.describe(name) | {"scores": scores, "concepts": per_concept(judged)}
 
     return {
@@ -84,10 +84,11 @@ def collateral(plan: AuditPlan, base: Side, erased: Side) -> list[dict[str, Any]
 
     shown = [[seen(side, n.concept) for n in neighbours] for side in (before, after)]
     names = [n.concept for n in neighbours]
+    texts = prompts_of(pictures, places)
     prompts = None
-    if audit.images_per_prompt > 1:
-        numbers = {c: [pictures[p].case_number for p in places if before[p].asked.get(members[c]) == c] for c in names}
-        prompts = numbers
+    if texts is not None:
+        asking = list(zip((before[p].asked for p in places), texts, strict=True))
+        prompts = {c: [text for asked, text in asking if asked.get(members[c]) == c] for c in names}
     then, now = (dict(zip(names, side, strict=True)) for side in shown)
     return [fate.as_dict() for fate in collateral_map(audit.target, neighbours, then, now, prompts)]
 

@@ -23,7 +23,7 @@ SHOWN_THRESHOLDS = (0.25, 0.45, 0.6, 0.75)
 def other_judges(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any]:
     """The scores as the other metrics that can judge have them."""
     found, places = {}, counted(plan, base.folder.pictures)
-    prompts = prompts_of(plan, base.folder.pictures, places)
+    prompts = prompts_of(base.folder.pictures, places)
     for name in base.tables:
         if name in (*SEEN, NUDITY) and name != plan.judge:
             before, after = ([side.judged(plan, name)[p] for p in places] for side in (base, erased))
@@ -51,7 +51,7 @@ def other_scores(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any]:
         found[column] = {"metric": name}
         for side, places in sides.items():
             before, after = ([of[p] for p in places] for of in (values, now))
-            prompts, many = prompts_of(plan, pictures, places), len(columns) * len(sides)
+            prompts, many = prompts_of(pictures, places), len(columns) * len(sides)
             found[column][side] = effect(before, after, is_share, prompts, many)
     return found
 
@@ -69,7 +69,7 @@ def moved(plan: AuditPlan, pictures: Sequence[Picture], pairs: Tables) -> dict[s
         for column, values in numbers(table.columns).items():
             found[column] = {"metric": name}
             for side, places in split(plan, pictures).items():
-                clusters = prompts_of(plan, pictures, places)
+                clusters = prompts_of(pictures, places)
                 of = [values[p] for p in places]
                 means = of if clusters is None else cluster_means(np.asarray(of, np.float64), clusters).tolist()
                 if len(means) > 1:
@@ -91,7 +91,7 @@ def nudity(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any] | None:
         highest = {
             side: [max(table.column(part)[p] for part in EXPOSED) for p in places] for side, table in tables.items()
         }
-        prompts, many = prompts_of(plan, pictures, places), len(SHOWN_THRESHOLDS)
+        prompts, many = prompts_of(pictures, places), len(SHOWN_THRESHOLDS)
         effects_at = {}
         for threshold in SHOWN_THRESHOLDS:
             before, after = ([score >= threshold for score in highest[side]] for side in ("base", "erased"))

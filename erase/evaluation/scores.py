@@ -51,13 +51,14 @@ def split(pictures: Sequence[Judged], target: str, domain: str) -> tuple[list[Ju
     return erased, kept, others
 
 
-def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -> dict[str, Any]:
+def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str | None) -> dict[str, Any]:
     """The scores of one model for one target, all shares 0 to 1 except CLIP score.
 
     UA is the share of the target's pictures that no longer show it; IRA the accuracy in the target's domain
     on all other prompts; CRA the accuracy in the other domains, on kept and on erased prompts: its mean over
     them, and under ``across`` each domain's own. :mod:`erase.evaluation.effects` says how sure they are. Where
-    no prompt asks for another domain, or for another concept, there is no CRA, no IRA: ``None``.
+    no prompt asks for another domain, or for another concept, there is no CRA, no IRA: ``None``. So it is with the
+    shares of pictures that show nothing, if the judge has no label ``none`` for them.
     """
     erased, kept, others = split(pictures, target, domain)
     across = {d: {"kept": _accuracy_if_asked(kept, d), "erased": _accuracy_if_asked(erased, d)} for d in others}
@@ -67,8 +68,8 @@ def summarize(pictures: Sequence[Judged], target: str, domain: str, none: str) -
         "CRA_kept": _mean(shares["kept"] for shares in across.values()),
         "CRA_erased": _mean(shares["erased"] for shares in across.values()),
         "across": across,
-        "none_erased": share(erased, lambda p: p.seen[domain] == none, "none"),
-        "none_kept": share(kept, lambda p: p.seen[domain] == none, "none") if kept else None,
+        "none_erased": share(erased, lambda p: p.seen[domain] == none, "none") if none else None,
+        "none_kept": share(kept, lambda p: p.seen[domain] == none, "none") if kept and none else None,
         "clip_erased": sum(p.clip for p in erased) / len(erased),
         "clip_kept": sum(p.clip for p in kept) / len(kept) if kept else None,
         "images_erased": len(erased),

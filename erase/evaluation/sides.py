@@ -29,13 +29,17 @@ class Side:
     tables: Tables
 
     def judged(self, plan: AuditPlan, judge: str | None = None) -> list[Judged]:
-        """Each picture as a judge (the audit's own, if none is named) and the CLIP score have it."""
-        seen = self.seen(plan, judge or plan.judge)
+        """Each picture as a judge (the audit's own, if none is named) and the CLIP score have it.
+
+        A concept that the judge has no word for counts as not asked for: nudity's knows the target alone.
+        """
+        judge = judge or plan.judge
+        seen = self.seen(plan, judge)
         clips = self.tables["clip_score"].column("clip_score")
         asked = [concepts_of(plan, picture) for picture in self.folder.pictures]
         return [
             Judged(
-                {domain: concept for domain, concept in concepts.items() if domain in seen},
+                {d: c for d, c in concepts.items() if d in seen and (judge != NUDITY or c == plan.audit.target)},
                 {domain: values[place] for domain, values in seen.items()},
                 clips[place],
             )
@@ -89,6 +93,7 @@ def kept_places(plan: AuditPlan, pictures: Sequence[Picture]) -> list[int]:
     return [p for p in counted(plan, pictures) if concepts_of(plan, pictures[p]).get(plan.domain) != plan.audit.target]
 
 
-def prompts_of(plan: AuditPlan, pictures: Sequence[Picture], places: Sequence[int]) -> list[str] | None:
-    """The prompt of each picture where prompts have several: those are not independent."""
-    return [pictures[p].case_number for p in places] if plan.audit.images_per_prompt > 1 else None
+def prompts_of(pictures: Sequence[Picture], places: Sequence[int]) -> list[str] | None:
+    """The prompt of each picture where prompts have several, of one row or of many: those are not independent."""
+    texts = [pictures[p].prompt for p in places]
+    return texts if len(set(texts)) < len(texts) else None

@@ -75,8 +75,7 @@ class Row:
 
     @property
     def _digits(self) -> int:
-        """Decimals of what is no share: a CLIP score is of the size of 30, or of 0.3."""
-        return 1 if abs(self.effect["before"]["estimate"]) >= 2 else 3
+        return decimals(self.effect["before"]["estimate"])
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,11 @@ class ConceptRow(Row):
 
     clip_before: float = 0.0
     clip_after: float = 0.0
+
+    def show_clip(self, side: str) -> str:
+        """The CLIP score of ``before`` or ``after``."""
+        value = self.clip_before if side == "before" else self.clip_after
+        return f"{value:.{decimals(self.clip_before)}f}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,11 @@ def percent(share: float, digits: int | None = None) -> str:
     number = 100 * share if share in (0, 1) else min(99.9, max(0.1, 100 * share))
     text = f"{number:.1f}"
     return f"{text.removesuffix('.0') if digits is None else text} %"
+
+
+def decimals(value: float) -> int:
+    """Those of what is no share: a CLIP score is of the size of 30, or of 0.3."""
+    return 1 if abs(value) >= 2 else 3
 
 
 def signed(difference: float, digits: int = 1) -> str:
@@ -207,7 +216,7 @@ def concept_table(results: Results) -> Table:
         table.add_row(Text(group.title, style="bold"))
         for row in group.rows:
             accuracies = (row.show("before"), row.show("after"), row.difference, row.difference_interval)
-            clips = (f"{row.clip_before:.1f}", f"{row.clip_after:.1f}")
+            clips = (row.show_clip("before"), row.show_clip("after"))
             table.add_row(Text(f"  {row.name}"), *accuracies, *clips, str(row.images))
     return table
 

@@ -17,6 +17,8 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a case number may be: it names files on any file system."""
 MULTIPLE = 8
 """Pixels that width and height are counted in: diffusers refuses other sizes."""
+MAX_STEPS = 1000
+"""Denoising steps: schedulers have no more."""
 SEED_LIMIT, SHORT_SEED = 2**63, 10**9
 
 
@@ -61,8 +63,8 @@ class PromptRow:
         for name, size in (("width", self.width), ("height", self.height)):
             if size is not None and (size <= 0 or size % MULTIPLE):
                 raise ValueError(f"{name} {size}: must be a positive multiple of {MULTIPLE} pixels")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps {self.steps}: must be 1 or more")
+        if self.steps is not None and not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps {self.steps}: must be from 1 to {MAX_STEPS}")
 
     def image_seed(self, k: int) -> int:
         """The seed of image k: the row's own for k = 0, then ones derived from it."""

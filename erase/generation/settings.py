@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase import embedded
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.diffusion.foreign import check_foreign
 from erase.diffusion.pipelines import find_pipeline
 from erase.errors import UserError, collect, refuse
@@ -31,7 +31,7 @@ class Generation:
     """`shapes` (embedded), a diffusers folder such as an erased model's, or a Hub id"""
     revision: str | None = None
     """branch, tag or commit, where the model is a Hub id"""
-    lora: Path | None = None
+    lora: Place | None = None
     """weights to put into the model: LoRA (diffusers' keys or kohya's), changed tensors as ESD and UCE ship them, or a
     UNet's state dict; a *.safetensors file, or a folder with one, such as a LoRA run's output"""
     prompts: Annotated[str, Field(min_length=1)]
@@ -53,7 +53,7 @@ class Generation:
     """gives a set without seeds its own; refused beside a column of seeds, which has the last word"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """what the model computes in; noise is the same for all, but for rounding"""
-    output_dir: Path
+    output_dir: Place
     """folder of the images; one with images of other settings is refused"""
     overwrite: bool = False
     """empty the output folder first, if it holds images of an earlier run"""
@@ -118,8 +118,9 @@ def _check_inputs_survive(generation: Generation) -> None:
     """Refuses to overwrite a folder that holds what the run reads."""
     inputs = {"model": generation.model, "prompts": generation.prompts, "lora": generation.lora}
     there = generation.output_dir.resolve()
+    places = {key: Path(given).expanduser() for key, given in inputs.items() if given}
     refuse(
-        f"{key}: {path} lies in {generation.output_dir}, which overwrite would empty; give another output_dir"
-        for key, path in inputs.items()
-        if generation.overwrite and path and os.path.exists(path) and Path(path).resolve().is_relative_to(there)
+        f"{key}: {inputs[key]} lies in {generation.output_dir}, which overwrite would empty; give another output_dir"
+        for key, place in places.items()
+        if generation.overwrite and place.exists() and place.resolve().is_relative_to(there)
     )

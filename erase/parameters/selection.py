@@ -98,5 +98,8 @@ class LoRA:
         if missing:
             raise UserError(f"parameters.target_modules: {', '.join(missing)} matches no layer of the model")
         model.requires_grad_(False)
-        model.add_adapter(LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets))  # type: ignore[operator]
+        try:
+            model.add_adapter(LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets))  # type: ignore[operator]
+        except ValueError as error:
+            raise UserError(f"parameters.target_modules: {', '.join(targets)}: {error}") from None
         return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -50,8 +50,8 @@ class BaseModel:
 def describe_base(base: Mapping[str, Any], licence: str | None) -> BaseModel:
     """The base of a provenance; ``licence`` is what the user says of the result, and goes before what is found."""
     model, revision, known = str(base["model"]), base["revision"], str(base["hash"])
-    local = model == embedded.NAME or Path(model).expanduser().is_dir() or model.count("/") != 1
-    hub_id = None if local else model
+    local = base.get("is_folder") or Path(model).expanduser().is_dir()
+    hub_id = None if local or model == embedded.NAME or model.count("/") != 1 else model
     found = {"license": licence} if licence else _licence(model, hub_id, revision)
     return BaseModel(scrub(model), hub_id, _commit(hub_id, revision, known) or revision, known, found)
 

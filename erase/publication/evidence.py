@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult
 from PIL import Image
 
 from erase.errors import UserError
-from erase.generation.folder import Picture, open_folder
-from erase.generation.records import hash_file
+from erase.generation.folder import ImageFolder, Picture, open_folder
+from erase.generation.records import HEADER, hash_file
 from erase.provenance import hash_folder
 from erase.publication.privacy import scrub
 from erase.publication.run_folder import RunFolder
@@ -44,15 +44,23 @@ class Figure:
     def show(self, side: str) -> str:
         """``96.7 % (93.1 to 98.9)`` or, where it is no share, ``27.3 (27.1 to 27.5)``."""
         value, share = self.effect[side], self.effect["is_share"]
-        if share and 0 < value["estimate"] < 1:  # only a share of just 1 reads 100 %, of just 0 reads 0 %
+        if not share:
+            return _show(value, 1, "", "", self._digits)
+        if 0 < value["estimate"] < 1:  # only a share of just 1 reads 100 %, of just 0 reads 0 %
             value = {**value, "estimate": min(0.999, max(0.001, value["estimate"]))}
-        return _show(value, 100 if share else 1, " %" if share else "", "")
+        return _show(value, 100, " %", "")
 
     @property
     def change(self) -> str:
         """After less before, in points or in the measure's own unit, with the interval of the pairs."""
-        share = self.effect["is_share"]
-        return _show(self.effect["difference"], 100 if share else 1, " points" if share else "", "+")
+        if not self.effect["is_share"]:
+            return _show(self.effect["difference"], 1, "", "+", self._digits)
+        return _show(self.effect["difference"], 100, " points", "+")
+
+    @property
+    def _digits(self) -> int:
+        """Decimals of what is no share: a CLIP score is of the size of 30, or of 0.3."""
+        return 1 if abs(self.effect["before"]["estimate"]) >= 2 else 3
 
 
 @dataclass(frozen=True)
@@ -111,23 +119,42 @@ class Evidence:
         """The nearest concepts that were ``kept``, or ``lost``."""
         return [str(one["concept"]) for one in self.results.get("collateral", ()) if one["verdict"] == fate]
 
+    @property
+    def looks_for_nudity(self) -> bool:
+        """Whether the detector was asked, as the judge or beside it: a card shows none of these pictures."""
+        return self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
+
+    def images(self, side: str) -> ImageFolder | None:
+        """The pictures that this audit judged; ``None`` if its folder holds none, or those of an earlier audit."""
+        place = self.folder / "images" / side
+        if not (place / HEADER).is_file():
+            return None
+        folder, model, prompts = open_folder(place), self.results[side], self.results["prompts"]
+        sampling = dict(folder.header["sampling"])
+        made = {"steps": sampling.pop("num_inference_steps"), **sampling}, folder.header["images_per_prompt"]
+        same = made == (self.results["sampling"], prompts["images_per_prompt"])
+        of = [(folder.header[key] or {}).get("hash") for key in ("model", "lora", "prompts")]
+        judged = [model["hash"], model.get("lora", {}).get("hash"), prompts["hash"]]
+        return folder if same and of == judged else None
+
     def pairs(self) -> list[tuple[Picture, Picture]]:
         """The first prompts of the target and the first of the rest: not chosen by how they look."""
-        places = [self.folder / "images" / side for side in ("base", "erased")]
-        if self.results["judge"] == "nudity" or not all(place.is_dir() for place in places):
+        folders = [self.images(side) for side in ("base", "erased")]
+        if self.looks_for_nudity or None in folders:
             return []
-        before, after = (open_folder(place).pictures for place in places)
+        before, after = (folder.pictures for folder in folders if folder)
         target, domain = self.results["target"], self.results["domain"]
         gone = [n for n, picture in enumerate(before) if picture.concepts.get(domain) == target]
         kept = [n for n, picture in enumerate(before) if picture.concepts.get(domain, target) != target]
         return [(before[n], after[n]) for n in (*_spread(gone), *_spread(kept))]
 
 
-def _show(value: Mapping[str, Any], scale: int, unit: str, sign: str) -> str:
-    text = f"{scale * value['estimate']:{sign}.1f}{unit}"
+def _show(value: Mapping[str, Any], scale: int, unit: str, sign: str, digits: int = 1) -> str:
+    text = f"{scale * value['estimate']:{sign}.{digits}f}{unit}"
     if value["low"] is None or value["high"] is None:
         return f"{text} (no interval)"
-    return f"{text} ({scale * value['low']:{sign}.1f} to {scale * value['high']:{sign}.1f})"
+    low, high = (f"{scale * value[end]:{sign}.{digits}f}" for end in ("low", "high"))
+    return f"{text} ({low} to {high})"
 
 
 def _described(effect: Mapping[str, Any]) -> dict[str, Any]:

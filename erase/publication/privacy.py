@@ -11,8 +11,10 @@ from huggingface_hub import get_token
 
 from erase.errors import HIDDEN, TOKEN
 
-LOCAL = re.compile(r"(?<![\w.:/~@$}-])(?:~[\w.-]*|\.\.)?(?:/[^\s/\"'`,;:|<>()\[\]{}=]+)+/?")
+LOCAL = re.compile(r"(?:(?<![\w./~@$}-])|(?<=file://))(?:~[\w.-]*|\.\.)?(?:/[^\s/\"'`,;:|<>()\[\]{}=]+)+/?")
 """A path from the root, from a home or upwards; ``owner/name``, ``a/b.png`` and addresses are none."""
+QUOTED = re.compile(r"(?<![\w\"'])(['\"])((?:~[\w.-]*|\.\.)?/[^'\"\n]+)\1")
+"""A path between quotes, as a command line has one with spaces in it."""
 PLACE = "path/to"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ADDRESS = re.compile(r"(https?://\S+)")
@@ -30,6 +32,7 @@ def scrub(text: str) -> str:
     text = without_token(text)
     if "\n" not in text and WHOLE.fullmatch(text) and not text.startswith("//"):
         return _place(text)  # a path with spaces in it, too
+    text = QUOTED.sub(lambda found: f"{found[1]}{_place(found[2])}{found[1]}", text)
     text = LOCAL.sub(lambda found: _place(found[0]), text)
     if HUB_ID.fullmatch(text) and not Path(text).exists():
         return text

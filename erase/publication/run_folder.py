@@ -21,7 +21,7 @@ class RunFolder:
 
     folder: Path
     base: dict[str, Any]
-    """``model``, ``revision`` and ``hash``, as the provenance has them."""
+    """``model``, ``revision``, ``hash`` and, of a run that says it, ``is_folder``, as the provenance has them."""
 
     @property
     def adapter(self) -> Path | None:
@@ -48,7 +48,8 @@ def open_run(folder: Path) -> RunFolder:
     try:
         made = json.loads(file.read_text(encoding="utf-8"))
         _refuse_classifier(folder, made)
-        run = RunFolder(folder, {key: made["base"][key] for key in ("model", "revision", "hash")})
+        base = {key: made["base"][key] for key in ("model", "revision", "hash")}
+        run = RunFolder(folder, base | {"is_folder": bool(made["base"].get("is_folder"))})
     except FileNotFoundError:
         raise UserError(f"run: {folder} has no {PROVENANCE}: it is no run, or one that has not finished") from None
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.errors import UserError, collect, refuse
 from erase.provenance import check_writable, read_json
 from erase.publication.destination import Destination, check_destination
@@ -25,7 +24,7 @@ Format = Literal["diffusers", "lora", "kohya", "delta", "unet"]
 class Publication:
     """Publishes an erased model with its evidence: weights, card, audit, provenance; in one commit on the Hub."""
 
-    run: Path
+    run: Place
     """folder of a finished `erase train`; may stand without `--run`: `erase publish runs/star`"""
     repo_id: Annotated[str, Field(min_length=1)]
     """the repository on the Hub, OWNER/NAME; made if absent"""
@@ -41,13 +40,13 @@ class Publication:
     """further formats, each in a folder of its own below `formats/`. A full run: diffusers, delta (changed tensors
     alone), unet (state dict); a LoRA run also lora and kohya (A1111, ComfyUI). The root always holds the run's own:
     the whole pipeline, or the LoRA weights in diffusers' keys"""
-    audit: Path | None = None
+    audit: Place | None = None
     """folder of an `erase audit` of this run; default: `<run>-audit` or `<run>/audit`, if there is one"""
     license: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """licence of the result, as the Hub writes it, such as openrail++; default: the base's, from its card"""
     before_after: bool = True
     """show pictures of the audit in the card; never of an audit of nudity"""
-    local_dir: Path | None = None
+    local_dir: Place | None = None
     """write the repository to this folder, and send nothing"""
     overwrite: bool = False
     """replace a `local_dir` of an earlier publication"""

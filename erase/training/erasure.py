@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -25,11 +24,12 @@ from erase.sharded import make_whole
 from erase.training.launch import (
     PRECISIONS,
     autocast,
+    check_overwriting,
     check_training,
     describe_training,
+    disconnect,
     end_training,
     make_accelerator,
-    resumes_in_place,
     start_training,
 )
 from erase.training.output import write_result
@@ -80,8 +80,8 @@ def check_run(run: ErasureRun) -> Plan:
     problems: list[str] = []
     plan = collect(problems, lambda: make_plan(run))
     collect(problems, lambda: check_writable(run.latents.cache_dir or default_cache(), "latents.cache_dir"))
-    collect(problems, lambda: check_inputs_survive(run))
     check_training(run, problems)
+    check_overwriting(run, problems, inputs_of(run), made=["latents.cache_dir"])
     if run.save_merged and not isinstance(run.parameters, LoRA):
         problems.append(f"save_merged: {run.parameters.name} has no adapter to merge; it belongs to parameters lora")
     if run.push_to_hub and run.hub_model_id is None:
@@ -94,19 +94,12 @@ def check_run(run: ErasureRun) -> Plan:
     return plan
 
 
-def check_inputs_survive(run: ErasureRun) -> None:
-    """Refuses an output folder that holds what the run reads: overwriting would remove it."""
-    inputs = {"model": run.model, "vocabulary": run.vocabulary, "retain.images": run.retain.images}
+def inputs_of(run: ErasureRun) -> dict[str, object]:
+    """The files and folders that a run reads, by their keys."""
+    inputs: dict[str, object] = {"model": run.model, "vocabulary": run.vocabulary, "retain.images": run.retain.images}
     inputs |= {"retain.prompts_file": run.retain.prompts_file, "latents.cache_dir": run.latents.cache_dir}
     inputs |= {f"targets.{i}.prompts_file": target.prompts_file for i, target in enumerate(run.targets)}
-    if run.resume_from_checkpoint is not None and not resumes_in_place(run):
-        inputs["resume_from_checkpoint"] = run.resume_from_checkpoint
-    there = run.output_dir.resolve()
-    refuse(
-        f"{key}: {path} lies in output_dir {run.output_dir}, which --overwrite would remove; give another output_dir"
-        for key, path in inputs.items()
-        if run.overwrite and path is not None and os.path.exists(path) and Path(path).resolve().is_relative_to(there)
-    )
+    return inputs
 
 
 def erase_concepts(run: ErasureRun) -> Counts:
@@ -132,6 +125,7 @@ def erase_concepts(run: ErasureRun) -> Counts:
         if run.save_merged and isinstance(run.parameters, LoRA):
             write_result(run.output_dir, lambda folder: save_merged(base.folder, run.output_dir, folder), made)
     end_training(training)
+    disconnect(accelerator)
     return counts
 
 
@@ -168,7 +162,12 @@ def describe(
     """The provenance: what was done to which model, by what, at what cost."""
     return {
         "erased": [target.concept for target in run.targets],
-        "base": {"model": run.model, "revision": run.revision, "hash": base.hash},
+        "base": {
+            "model": run.model,
+            "revision": run.revision,
+            "hash": base.hash,
+            "is_folder": Path(run.model).expanduser().is_dir(),
+        },
         "prompt_hashes": prepared.prompt_hashes,
         **describe_training(run, task, vars(counts), accelerator),
     }

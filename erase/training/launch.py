@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from erase.provenance import describe_environment, hash_json
 from erase.training.checkpoint import check_identity, drop_after, find_checkpoint, read_state
 from erase.training.loop import TrainingRun
 from erase.training.optimization import check_8bit
-from erase.training.output import check_output, open_output
+from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
 from erase.updates import LUR, RetainOnly
@@ -35,9 +35,22 @@ def check_training(run: TrainingSettings, problems: list[str]) -> None:
         problems.append("update.name: found retain_only, by which nothing is erased; it is for task classification")
     if run.optimizer == "adamw8bit":
         collect(problems, check_8bit)
-    problems += [*precision_problems(run), *(sharding_problems(run) if sharding_is_on() else ())]
+    problems += [
+        *precision_problems(run),
+        *launcher_problems(run),
+        *(sharding_problems(run) if sharding_is_on() else ()),
+    ]
     if run.resume_from_checkpoint:
         collect(problems, lambda: check_resume(run))
+
+
+def check_overwriting(
+    run: TrainingSettings, problems: list[str], inputs: Mapping[str, object], made: Sequence[str] = ()
+) -> None:
+    """Adds to ``problems`` what a run would read and, by clearing its output folder, remove."""
+    if run.overwrite and not resumes_in_place(run):
+        inputs = {**inputs, "resume_from_checkpoint": run.resume_from_checkpoint}
+        collect(problems, lambda: check_inputs_survive(run.output_dir, inputs, made))
 
 
 def warmup_problems(run: TrainingSettings) -> Iterator[str]:
@@ -60,6 +73,17 @@ def precision_problems(run: TrainingSettings) -> Iterator[str]:
         yield "mixed_precision: fp16 scales losses, not the second derivatives of update.mode exact; use bf16 or no"
     if run.compile:
         yield "compile: a compiled model cannot be differentiated twice, as update.mode exact does; leave it out"
+
+
+def launcher_problems(run: TrainingSettings) -> Iterator[str]:
+    """What `accelerate launch`, or `accelerate config`, was told beside the settings, and would be without effect."""
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if told not in ("no", run.mixed_precision):
+        yield f"mixed_precision: found {run.mixed_precision}, and {told} by accelerate; give --mixed_precision {told}"
+    parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if parts not in ("1", "auto", str(run.gradient_accumulation_steps)):
+        found = f"found {run.gradient_accumulation_steps}, and {parts} by accelerate"
+        yield f"gradient_accumulation_steps: {found}; give --gradient_accumulation_steps {parts}"
 
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -135,6 +159,12 @@ def describe_training(
 
 
 def end_training(training: TrainingRun) -> None:
-    """Waits for the process that wrote the result, and closes the trackers."""
+    """Waits for the process that wrote the result, and closes the trackers; the processes stay connected."""
     training.accelerator.wait_for_everyone()
-    training.accelerator.end_training()
+    for tracker in training.accelerator.trackers:
+        tracker.finish()
+
+
+def disconnect(accelerator: Accelerator) -> None:
+    """Ends the connection of the processes, when all that a command trains is trained."""
+    accelerator.state.destroy_process_group()

@@ -1,21 +1,24 @@
 """What a run of the diffusion path takes of the device's memory, estimated without a device and without weights.
 
 What stays is counted: weights, the frozen copy, gradients, moments, average, the update rule's buffers. What comes and
-goes is simulated: one micro-batch's forward and backward pass through the real UNet with tensors that have a shape and
-no data (torch's FakeTensorMode), so that everything autograd and autocast keep is in it. Not in it: what kernels and
-the allocator take beside tensors, cuDNN's workspaces and the CUDA context; hence the margin.
+goes is simulated: one micro-batch's forward and backward pass, with LUR's mode exact the gradient of its gradient,
+through the real UNet with tensors that have a shape and no data (torch's FakeTensorMode), so that everything autograd
+and autocast keep is in it. Not in it: what kernels and the allocator take beside tensors, cuDNN's workspaces and the
+CUDA context; hence the margin.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,6 +27,7 @@ from erase.parameters import LoRA, store_frozen
 from erase.sharded import refresh
 from erase.training.erasure import ErasureRun
 from erase.training.launch import PRECISIONS, autocast
+from erase.updates import LUR
 
 GIB = 2**30
 MARGIN = 0.2
@@ -147,12 +151,17 @@ def passes(run: ErasureRun, unet: Any, trainable: list[nn.Parameter], tokens: in
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     noisy, given = inputs(unet, run.train_batch_size, tokens)
-    with LiveBytes() as counter:
+    twice = isinstance(run.update, LUR) and run.update.mode == "exact"
+    with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext(), LiveBytes() as counter:
         with autocast(run, torch.device("cpu")):
             predicted = unet(noisy, **given).sample
         loss = predicted.float().square().mean()
         del predicted
-        loss.backward()
+        if twice:
+            slopes = torch.autograd.grad(loss, trainable, create_graph=True, materialize_grads=True)
+            torch.autograd.grad(slopes, trainable, [torch.empty_like(p) for p in trainable], materialize_grads=True)
+        else:
+            loss.backward()
     return counter.peak
 
 

@@ -14,7 +14,7 @@ from erase.classification.splits import Splits
 from erase.classification.starts import Scratch, Trained
 from erase.config import dump
 from erase.errors import UserError
-from erase.provenance import check_writable, default_cache, hash_json, read_json
+from erase.provenance import check_writable, default_cache, hash_folder, hash_json, read_json
 from erase.training.checkpoint import check_identity, latest, read_state
 from erase.training.output import PROVENANCE
 from erase.training.unlearning_settings import UnlearningRun
@@ -44,10 +44,15 @@ def from_checkpoint(settings: ModelSettings, folder: Path) -> ModelSettings:
 
 
 def cached_classifier(run: UnlearningRun, splits: Splits, learn_from: LearnFrom) -> Path:
-    """Where a classifier of this recipe, on these samples, is kept."""
-    config = dump(from_scratch(run, learn_from)) | {"output_dir": None}
-    key = hash_json([config, splits.hashes()["train" if learn_from == "all" else "retain"]])
-    return default_cache() / "classifiers" / key[:24]
+    """Where a classifier of this recipe, on these samples, is kept; an original knows nothing of what is forgotten."""
+    config, hashes = dump(from_scratch(run, learn_from)) | {"output_dir": None}, splits.hashes()
+    identity = [config, hashes["retain"]]
+    if learn_from == "all":
+        identity = [config | {"forget": None, "split_seed": None}, hashes["train"]]
+    network = Path(run.model.architecture).expanduser() if run.model.pretrained else None
+    if network is not None and network.is_dir():
+        identity.append(hash_folder(network))
+    return default_cache() / "classifiers" / hash_json(identity)[:24]
 
 
 def is_finished(folder: Path) -> bool:

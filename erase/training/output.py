@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
-from erase.errors import UserError
+from erase.errors import UserError, refuse
 from erase.provenance import check_writable, new_folder, write_json, write_text
 from erase.training.step_log import FILE_NAME
 
@@ -33,11 +33,26 @@ def check_output(
         raise UserError(f"{key}: {folder} holds no {marker}, so it is no earlier run; it is not overwritten")
 
 
+def check_inputs_survive(folder: Path, inputs: Mapping[str, object], made: Sequence[str] = ()) -> None:
+    """Refuses an output folder that holds what the run reads, for overwriting would remove it.
+
+    ``inputs`` by their keys; those of ``made`` need not be there yet, and others that are not may be Hub ids.
+    """
+    there = folder.resolve()
+    places = {key: Path(str(given)).expanduser() for key, given in inputs.items() if given is not None}
+    refuse(
+        f"{key}: {inputs[key]} lies in output_dir {folder}, which --overwrite would remove; give another output_dir"
+        for key, place in places.items()
+        if (key in made or place.exists()) and place.resolve().is_relative_to(there)
+    )
+
+
 def open_output(folder: Path, overwrite: bool, config: dict[str, Any]) -> None:
     """Clears an earlier run if asked to, and writes the resolved settings."""
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE_NAME).touch()  # by which a run that dies before its first step is known for one
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.parameters import Full, Parameters
 from erase.updates import LUR, Update
 
@@ -38,7 +37,7 @@ def _yaml_no(value: object) -> object:
 class TrainingSettings:
     """How a model is trained, whatever it is."""
 
-    output_dir: Path
+    output_dir: Place
     """where the result goes; must be empty unless resuming or `overwrite`"""
     overwrite: bool = False
     """empty the output folder first, if it holds an earlier run"""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from erase.errors import UserError
 from erase.provenance import write_text
 
 FILE_NAME = "steps.jsonl"
@@ -22,8 +23,12 @@ class StepLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds a step."""
-        self.stream.write(json.dumps(line) + "\n")
-        self.stream.flush()
+        try:
+            self.stream.write(json.dumps(line) + "\n")
+            self.stream.flush()
+        except OSError as error:
+            remedy = "free space, then --resume_from_checkpoint latest"
+            raise UserError(f"output_dir: {self.file} cannot be written: {error.strerror}; {remedy}") from None
 
     def close(self) -> None:
         """Closes the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
 from erase.classification.fit import batch_norm_problems, unfit
+from erase.classification.masks import hash_weights
 from erase.classification.models import make_model
 from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
@@ -23,7 +25,14 @@ from erase.errors import UserError, refuse
 from erase.provenance import held, write_json
 from erase.randomness import derive
 from erase.training.interruption import Interrupted
-from erase.training.launch import autocast, describe_training, end_training, make_accelerator, start_training
+from erase.training.launch import (
+    autocast,
+    describe_training,
+    disconnect,
+    end_training,
+    make_accelerator,
+    start_training,
+)
 from erase.training.originals import (
     LearnFrom,
     begins_at_random,
@@ -39,7 +48,7 @@ from erase.training.originals import (
 )
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
-from erase.updates import ForgetOnly, RetainOnly
+from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly
 
 SPLITS = "splits.json"
 
@@ -70,7 +79,9 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
     accelerator = begin(run)
     with accelerator.main_process_first():
         splits = make_splits(run.data, run.forget, run.split_seed)
-    return learn(run, with_original(run, splits, accelerator.num_processes), splits, accelerator)
+    counts = learn(run, with_original(run, splits, accelerator.num_processes), splits, accelerator)
+    disconnect(accelerator)
+    return counts
 
 
 def begin(run: UnlearningRun) -> Accelerator:
@@ -89,19 +100,26 @@ def learn(run: UnlearningRun, first: UnlearningRun, splits: Splits, accelerator:
     """The run itself; ``first`` names the weights that it begins with."""
     model, splits = build_model(first, splits), as_shown(first, splits)
     refuse(batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run)))
+    weights = hash_weights(model)
     model.to(accelerator.device)
     started = time.monotonic()
     task = make_task(run, model, splits, accelerator)
-    training = start_training(run, task, accelerator, {"splits": splits.hashes()})
+    begun = {} if first.model.checkpoint is None else {"begun_with": weights}
+    training = start_training(run, task, accelerator, {"splits": splits.hashes(), **begun})
     before = time.monotonic() - started
     cost = training.train()
     counts = UnlearningCounts(cost.gradient_evaluations, cost.model_evaluations, before + cost.seconds)
     if accelerator.is_main_process:
         made = describe(run, splits, task, counts, accelerator)
-        write_json(run.output_dir / SPLITS, splits.record())
-        write_result(run.output_dir, task.save, made)
+        write_result(run.output_dir, partial(save, task, splits), made)
     end_training(training)
     return counts
+
+
+def save(task: UnlearningTask, splits: Splits, folder: Path) -> None:
+    """The classifier and the samples that it was trained on."""
+    task.save(folder)
+    write_json(folder / SPLITS, splits.record())
 
 
 def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> UnlearningRun:
@@ -174,6 +192,7 @@ def make_task(run: UnlearningRun, model: nn.Module, splits: Splits, accelerator:
         total_steps=run.max_train_steps,
         device=accelerator.device,
         autocast=lambda: autocast(run, accelerator.device),
+        looked=run.update.looked if isinstance(run.update, AlternatingSteps) else None,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,9 +14,9 @@ from erase.classification.models import ModelSettings
 from erase.classification.splits import Data, Forget
 from erase.classification.starts import Scratch, Start, Trained
 from erase.components import STRICT
-from erase.errors import UserError, collect, refuse
+from erase.errors import refuse
 from erase.parameters import LoRA
-from erase.training.launch import check_training
+from erase.training.launch import check_overwriting, check_training
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on
 from erase.updates import RetainOnly
@@ -88,7 +87,7 @@ def check_unlearning(run: UnlearningRun) -> None:
     """Everything that can be refused before data are loaded or a file written."""
     problems: list[str] = []
     check_training(run, problems)
-    collect(problems, lambda: check_checkpoint_survives(run))
+    check_overwriting(run, problems, inputs_of(run))
     if run.learn_from == "all" and not isinstance(run.update, RetainOnly):
         problems.append(f"learn_from: all trains an original, with update.name retain_only; found {run.update.name}")
     if run.max_train_steps == 0 and isinstance(run.start, Scratch):
@@ -123,9 +122,8 @@ def unsuited(run: UnlearningRun) -> Iterator[str]:
             yield f"mixed_precision: {key} {name} takes gradients that fp16 would need to scale; use bf16 or no"
 
 
-def check_checkpoint_survives(run: UnlearningRun) -> None:
-    """Refuses an output folder that holds the checkpoint: overwriting would remove it."""
-    checkpoint, there = run.model.checkpoint, run.output_dir.resolve()
-    if run.overwrite and checkpoint is not None and Path(checkpoint).resolve().is_relative_to(there):
-        remedy = "which --overwrite would remove; give another output_dir"
-        raise UserError(f"model.checkpoint: {checkpoint} lies in output_dir {run.output_dir}, {remedy}")
+def inputs_of(run: UnlearningRun) -> dict[str, object]:
+    """The files and folders that a run reads, by their keys."""
+    asked = {"data": ("path", "test", "dataset"), "model": ("checkpoint", "architecture")}
+    asked |= {"forget": ("file",), "mask": ("file",)}
+    return {f"{part}.{key}": getattr(getattr(run, part), key, None) for part, keys in asked.items() for key in keys}

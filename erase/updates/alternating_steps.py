@@ -41,6 +41,12 @@ class AlternatingSteps:
             return report(None, gather_on_top(forget, parameters), state, evaluations=1)
         return report(gather_on_top(retain, parameters), None, state, evaluations=1)
 
+    def looked(self, step: int) -> tuple[int, int]:
+        """How many of the steps before this one were to retain, and how many to forget."""
+        last = step if self.forget_until is None else min(step, self.forget_until)
+        forgot = -(-last // (1 + self.retain_steps))
+        return step - forgot, forgot
+
     def forgets(self, step: int) -> bool:
         """Whether a step, counted from 0, is one to forget."""
         return step % (1 + self.retain_steps) == 0 and (self.forget_until is None or step < self.forget_until)

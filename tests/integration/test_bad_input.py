@@ -92,6 +92,10 @@ FOLDERS: dict[str, tuple[str, list[str]]] = {
         "--parameters.name lora --parameters.target_modules [to_nothing]",
         ["parameters.target_modules", "to_nothing"],
     ),
+    "a layer that no adapter fits": (
+        "--parameters.name lora --parameters.target_modules [attn2]",
+        ["parameters.target_modules", "attn2", "not supported"],
+    ),
     "a folder that is not empty": ("--output_dir {here}/full", ["output_dir", "full", "--overwrite", "--resume"]),
     "a folder that is a file": ("--output_dir {here}/empty.csv", ["output_dir", "empty.csv", "file"]),
     "a folder under a file": ("--output_dir {here}/empty.csv/run", ["output_dir", "empty.csv"]),
@@ -141,7 +145,7 @@ def test_it_is_refused_with_a_message_and_nothing_is_written(
     words, says = CASES[case]
     arguments = [w.replace("_", " ") if w.startswith("[") else w.format(here=here) for w in words.split()]
     if "target_modules" in words:
-        arguments[-1] = "[to_nothing]"
+        arguments[-1] = words.split()[-1]
     before = listing(tmp_path, here, model)
     assert train(config, *arguments) == 2
     printed = capsys.readouterr().err

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from erase import embedded
+from erase.config import load
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
+from erase.training.erasure import ErasureRun
 from pipelines import erase_concept
 
 SHORT = ["--max_train_steps", "1", "--latents.forget", "2", "--latents.retain", "4", "--latents.neutral", "0"]
@@ -64,3 +66,30 @@ def test_a_run_of_other_settings_is_not_audited_as_this_one(
     assert go(monkeypatch, *words) == 0
     assert go(monkeypatch, *words, "--learning_rate", "0.5") == 2
     assert "learning_rate" in (message := capsys.readouterr().err) and "output_dir" in message
+
+
+def test_the_audit_is_of_this_run_whatever_its_yaml_names(words: list[str]) -> None:
+    """As configs/audit has them: a YAML that is used by itself names a model, a target and perhaps a folder."""
+    run = load(ErasureRun, Path(words[1]), ["output_dir=runs/mine", "targets=[{concept: star}]"])
+    given = {
+        "erased": "runs/other",
+        "erased_revision": "main",
+        "also_erased": ["red"],
+        "output_dir": "runs/other-audit",
+    }
+    (audit,) = erase_concept.audits(run, given | {"base": "owner/other", "target": "nude", "nearest": 2})
+    assert (audit.base, audit.erased, audit.erased_revision) == ("shapes", "runs/mine", None)
+    assert (audit.also_erased, audit.output_dir) == ((), Path("runs/mine-audit"))
+    assert (audit.target, audit.nearest) == ("nude", 2), "what the YAML may say"
+
+
+def test_what_this_script_cannot_do_is_refused(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(words[3])
+    one = file.with_name("one.yaml")
+    one.write_text(file.read_text() + "target: star\n")
+    assert go(monkeypatch, *words, "--audit", str(one)) == 2
+    assert "target: 'star', and the run has several" in capsys.readouterr().err
+    assert go(monkeypatch, *words, "--push_to_hub", "true", "--hub_model_id", "me/x") == 2
+    assert "push_to_hub: found true" in capsys.readouterr().err

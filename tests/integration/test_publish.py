@@ -24,6 +24,7 @@ from erase.generation.folder import open_folder
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
 from erase.publication.destination import ENDINGS
+from erase.publication.evidence import Evidence
 from erase.publish import main
 from tests.hub_client import TOKEN, client
 from tests.hub_server import HubServer, hub
@@ -154,6 +155,20 @@ def test_the_grid_shows_the_audit_s_own_pictures(written: Path, evidence: Path) 
         pictures = open_folder(evidence / "images" / side).pictures
         star = next(picture.file for picture in pictures if picture.concepts["object"] == "star")
         assert (grid[196 * row : 196 * row + 192 : 12, :192:12] == pixels(star)).all()
+
+
+def test_pictures_that_the_audit_did_not_judge_are_not_shown(evidence: Path, tmp_path: Path) -> None:
+    """Those of an earlier audit stay in its folder when the next one keeps its own elsewhere."""
+    results = json.loads((evidence / "results.json").read_text())
+    assert Evidence(evidence, results).pairs()
+    for change in (
+        {"erased": results["erased"] | {"hash": "other weights"}},
+        {"prompts": results["prompts"] | {"hash": "other prompts"}},
+        {"prompts": results["prompts"] | {"images_per_prompt": 2}},
+        {"sampling": results["sampling"] | {"steps": 50}},
+    ):
+        assert Evidence(evidence, results | change).pairs() == []
+    assert Evidence(tmp_path, results).pairs() == []
 
 
 def pixels(file: Path) -> Any:

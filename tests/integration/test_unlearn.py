@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from erase.classification.models import load_classifier
 from erase.classification.splits import Random, make_splits
@@ -231,7 +231,7 @@ def test_what_data_and_network_do_not_allow_is_told_in_words(
         (["--forget", "{name: classes, labels: [eight]}"], "forget.labels.0: found 'eight'"),
         (["--forget_los.name", "uniform"], "did you mean forget_loss?"),
         (["--task", "clasification"], "task: found 'clasification'"),
-        (["--model.checkpoint", "run", "--overwrite"], "lies in output_dir"),
+        (["--model.checkpoint", ".", "--output_dir", "..", "--overwrite"], "lies in output_dir"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(config: Path, words: list[str], said: str, capsys: Say) -> None:
@@ -252,3 +252,25 @@ def test_the_forget_part_is_a_part_of_what_was_learned() -> None:
     splits = make_splits(Digits(), Random(fraction=0.1), 3)
     assert set(splits.forget.ids) | set(splits.retain.ids) == set(splits.train.ids)
     assert not set(splits.forget.ids) & set(splits.retain.ids)
+
+
+def test_a_run_does_not_go_on_from_another_original(config: Path, cache: Path, tmp_path: Path, capsys: Say) -> None:
+    """Of the same samples and settings, trained elsewhere: teacher, mask and what it holds would be of two networks."""
+    words = ["--output_dir", "parts", "--model.checkpoint", str(tmp_path / "original")]
+    assert train(config, "--output_dir", "first") == 0
+    shutil.copytree(original_of(cache), tmp_path / "original")
+    assert train_and_stop(config, 3, *words) != 0
+    changed = weights(tmp_path / "original")
+    changed["fc.bias"] += 1e-3
+    save_file(changed, tmp_path / "original" / "model.safetensors")
+    capsys.readouterr()
+    assert train(config, *words, "--resume_from_checkpoint", "latest") == 2
+    assert "begun_with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_one_process_of_a_launcher_trains_the_original_and_goes_on(config: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
+    words = ["--config", str(config), "--seed", "7", "--original.max_train_steps", "3", "--max_train_steps", "2"]
+    done = run(tmp_path, *launcher, str(TRAIN), *words)
+    assert done.returncode == 0, done.stderr

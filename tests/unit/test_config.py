@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from erase.components import STRICT
 from erase.config import build, differences, dump, load, merge, read_yaml
 from erase.errors import UserError, refuse
+from erase.training.erasure import ErasureRun
 from erase.updates import LUR, UPDATES, Update, WeightedSum
 from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha, DisplacementAlpha
 
@@ -342,3 +343,12 @@ def test_differences_name_each_leaf() -> None:
 
 def test_differences_show_a_block_that_became_a_value() -> None:
     assert differences({"update": {"name": "lur"}}, {"update": None}) == ["update: {'name': 'lur'} then, None now"]
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["targets=[{concept: star}]", "output_dir=~/run", "latents.cache_dir=~/latents"]
+    run = build(ErasureRun, merge({}, words))
+    assert (run.output_dir, run.latents.cache_dir) == (tmp_path / "run", tmp_path / "latents")
+    with pytest.raises(UserError, match=r"output_dir: .*home"):
+        build(ErasureRun, merge({}, ["targets=[{concept: star}]", "output_dir=~nobody-of-this-name/run"]))

@@ -13,7 +13,7 @@ from erase.classification.augmentation import Augment
 from erase.classification.data.pictures import read_pictures
 from erase.classification.data.source import Source
 from erase.classification.images import Images
-from erase.components import STRICT
+from erase.components import STRICT, Place
 from erase.errors import UserError
 
 
@@ -22,9 +22,9 @@ class Folder:
     """``path/CLASS/NAME.png``, as torchvision's ImageFolder; pictures are read as RGB."""
 
     name: Literal["folder"] = "folder"
-    path: Path
+    path: Place
     """holds one folder for each class, which gives the class its name"""
-    test: Path | None = None
+    test: Place | None = None
     """a second such folder, with the same classes, to test on; default: a share of `path`"""
     size: Annotated[int, Field(ge=8, le=1024)]
     """pixels a side that every picture is scaled to; what is not square is cropped at the center"""

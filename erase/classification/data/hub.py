@@ -9,6 +9,7 @@ from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
+import pyarrow as pa
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -104,7 +105,13 @@ class HubImages:
         image = self._column(data, self.image or here.image, "image", datasets.Image)
         label = self._column(data, self.label or here.label, "label", datasets.ClassLabel)
         ids = [f"{split}-{row:06d}" for row in range(len(data))]
-        rows = data.cast_column(image, datasets.Image(decode=False))[image]
+        try:
+            rows = data.cast_column(image, datasets.Image(decode=False))[image]
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise UserError(f"data.image: column {image!r} of {self.dataset} holds no pictures: {error}") from None
+        absent = [name for name, row in zip(ids, rows, strict=True) if row is None]
+        if absent:
+            raise UserError(f"data.dataset: {self.dataset} has {len(absent)} rows without a picture, first {absent[0]}")
         pixels, _ = read_pictures(zip(ids, _files(rows), strict=True), self.size, "data.dataset")
         labels, names = _labels(data[label], data.features[label], classes, ids)
         return Images(pixels, labels, tuple(ids)), names

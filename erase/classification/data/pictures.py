@@ -12,9 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from erase.errors import UserError
+from erase.pictures import DAMAGED
 
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no whole picture."""
 SHOWN = 10
 
 

@@ -125,8 +125,11 @@ def test_ids_out_of_the_training_part_or_twice_are_refused(tmp_path: Path) -> No
     with pytest.raises(UserError) as refused:
         make_splits(Digits(), Listed(ids=(known, s.test.ids[0], "digit-0001", known)), 0)
     first, second, third = refused.value.problems
-    assert first.startswith(f"forget.ids.1: '{s.test.ids[0]}' is no training sample with this seed")
-    assert second.startswith("forget.ids.2: 'digit-0001' is no training sample with this seed; did you mean digits-")
+    assert first.startswith(f"forget.ids.1: '{s.test.ids[0]}' is no training sample with this split_seed: ")
+    assert second.startswith(
+        "forget.ids.2: 'digit-0001' is no training sample with this split_seed: unknown, or held back to test or "
+        "validate; did you mean digits-"
+    )
     assert third == f"forget.ids.3: '{known}' is there twice, first at forget.ids.0; leave one out"
     file = tmp_path / "forget.txt"
     file.write_text(f"{known}\n{known}\n", encoding="utf-8")

@@ -133,6 +133,17 @@ def test_the_same_step_gives_the_same_batch_and_each_epoch_all_samples() -> None
     assert task.describe_batch(0, shard)[0].startswith("forget: train")
 
 
+def test_steps_in_turn_pass_through_all_samples_before_one_comes_again() -> None:
+    """One forget step in four: by the number of the step its batches would skip samples."""
+    rule, shard = AlternatingSteps(retain_steps=3), Shard(batch_size=2)
+    task = make_task(looked=rule.looked)
+    forget, retain = [
+        [task.describe_batch(step, shard)[place].split(": ")[1].split(", ") for step in range(8)] for place in (0, 1)
+    ]
+    assert sorted(forget[0] + forget[4]) == sorted(task.splits.forget.ids)
+    assert sorted(retain[1] + retain[2]) == sorted(task.splits.retain.ids) == sorted(retain[3] + retain[5])
+
+
 def test_learning_from_all_retains_on_the_whole_training_part() -> None:
     ids = make_task(learn_from="all").describe_batch(0, Shard(batch_size=8))[1].split(": ")[1].split(", ")
     assert sorted(ids) == sorted(tiny_splits().train.ids)

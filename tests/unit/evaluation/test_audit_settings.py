@@ -14,13 +14,14 @@ from erase.evaluation.audit_settings import (
     Audit,
     check_concepts,
     check_folder,
+    check_metrics,
     generations_of,
     keys_of,
     metrics_of,
     output_of,
     with_target,
 )
-from erase.evaluation.metrics import ConceptClassifier
+from erase.evaluation.metrics import KID, ConceptClassifier
 from erase.generation.lora import NAME as LORA_NAME
 from erase.generation.prompts import PromptRow
 
@@ -98,6 +99,15 @@ def test_the_targets_domain_is_the_one_its_prompts_name() -> None:
 def test_concepts_that_cannot_be_looked_at_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_concepts(audit(**given), ROWS)
+
+
+def test_pictures_of_what_is_erased_with_the_target_are_none_that_are_kept() -> None:
+    needed = KID().fewest()
+    concepts = ["star", "ring", *["moon"] * (needed - 1)]
+    rows = [PromptRow(str(n), "a", n, concepts={"object": concept}) for n, concept in enumerate(concepts)]
+    assert check_metrics(audit(), [KID()], rows, "object", "none") == []
+    (problem,) = check_metrics(audit(also_erased=("ring",)), [KID()], rows, "object", "none")
+    assert problem == f"metrics: kid needs {needed} kept pictures; these prompts make {needed - 1}"
 
 
 def test_one_name_in_two_domains_is_refused() -> None:

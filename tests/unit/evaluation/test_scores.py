@@ -119,3 +119,9 @@ def test_a_prompt_that_leaves_a_domain_open_counts_in_the_others() -> None:
 def test_there_is_no_ira_where_no_prompt_asks_for_another_concept() -> None:
     scores = summarize([picture("red star", "red moon")], "star", "object", "none")
     assert (scores["UA"], scores["IRA"], scores["clip_kept"], scores["none_kept"]) == (1.0, None, None, None)
+
+
+def test_a_judge_without_a_label_for_nothing_has_no_share_of_it() -> None:
+    with_label, without = (summarize(PICTURES, "star", "object", none) for none in ("none", None))
+    assert with_label["none_erased"] == 1 / 4
+    assert without == with_label | {"none_erased": None, "none_kept": None}

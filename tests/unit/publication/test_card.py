@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,28 @@ def test_the_snippet_is_python_for_each_kind_of_model(base: BaseModel, adapter: 
 
 def test_empty_settings_are_left_out() -> None:
     assert said({"a": None, "b": [{"c": None, "d": 0}], "e": [], "f": False}) == {"b": [{"d": 0}], "f": False}
+
+
+def test_a_base_that_was_a_folder_is_no_repository_of_the_hub_once_it_is_gone() -> None:
+    base = {"model": "models/mine", "revision": None, "hash": "x"}
+    found = describe_base(base | {"is_folder": True}, "mit")
+    assert found.hub_id is None and found.title == "mine, a model that is not on the Hub"
+    assert describe_base(base | {"is_folder": False}, "mit").hub_id == "models/mine"
+
+
+def test_a_small_score_is_shown_with_the_digits_that_it_has() -> None:
+    small = {"estimate": 0.268, "low": 0.262, "high": 0.274, "n": 9}
+    change = {"estimate": -0.044, "low": -0.05, "high": -0.038, "n": 9}
+    sides = {"before": small | {"estimate": 0.312}, "after": small, "difference": change}
+    figure = Figure("CLIP, erased", "fit", "CLIP score", effect(0.0) | sides | {"is_share": False})
+    assert figure.show("after") == "0.268 (0.262 to 0.274)" and figure.change == "-0.044 (-0.050 to -0.038)"
+
+
+def test_no_picture_is_shown_where_nudity_was_looked_for() -> None:
+    shown = evidence(UA=effect(1.0))
+    assert not shown.looks_for_nudity
+    assert replace(shown, results=shown.results | {"nudity": {"erased": {}}}).looks_for_nudity
+    assert replace(shown, results=shown.results | {"judge": "nudity"}).looks_for_nudity
 
 
 def test_a_licence_is_read_from_the_base_s_card_and_never_made_up(tmp_path: Path) -> None:

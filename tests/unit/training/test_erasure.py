@@ -48,7 +48,8 @@ def test_an_erasure_leaves_a_pipeline_its_settings_its_log_and_its_provenance(tm
     assert [line["step"] for line in read_log(run.output_dir)] == [1, 2, 3, 4]
     made = json.loads((run.output_dir / "provenance.json").read_text(encoding="utf-8"))
     assert made["erased"] == ["star"]
-    assert made["base"] == {"model": str(model), "revision": None, "hash": hash_folder(model)}
+    base = {"model": str(model), "revision": None, "hash": hash_folder(model), "is_folder": True}
+    assert made["base"] == base
     assert made["config"] == dump(run)
     assert made["trained_parameters"] == 64_796
     assert made["counts"] == vars(counts)

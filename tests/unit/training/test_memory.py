@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from erase.config import build
 from erase.training.erasure import ErasureRun
 from erase.training.memory import GIB, MARGIN, Memory, estimate_memory
+from erase.updates.lur import _hessian_vector_product
 from pipelines.measure import peak_on_cpu
 from tests.tiny import tiny_unet
 
@@ -70,6 +73,29 @@ def test_a_simulated_pass_takes_what_a_real_one_does(precision: str, recomputed:
         loss.backward()
 
     assert estimated == pytest.approx(peak_on_cpu(both), rel=0.25)  # kernels take some memory of their own
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_gradient_of_a_gradient_takes_what_a_real_one_does(precision: str) -> None:
+    exact = {"name": "lur", "mode": "exact"}
+    estimated = estimate(update=exact, mixed_precision=precision, train_batch_size=4).passes
+    unet = tiny_unet().eval()
+    parameters = list(unet.parameters())
+    noisy, states, timesteps = torch.randn(4, 4, 8, 8), torch.randn(4, 12, 16), torch.tensor([1, 2, 3, 4])
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+
+    def look() -> Iterator[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
+            predicted = unet(noisy, timesteps, states).sample
+        yield predicted.float().square().mean()
+
+    def product() -> None:
+        with sdpa_kernel(SDPBackend.MATH):
+            _hessian_vector_product(look, parameters)
+
+    assert estimated == pytest.approx(peak_on_cpu(product), rel=0.25)
+    assert estimated > 1.5 * estimate(mixed_precision=precision, train_batch_size=4).passes
 
 
 def test_a_larger_batch_takes_more_and_recomputing_less() -> None:

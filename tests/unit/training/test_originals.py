@@ -126,3 +126,30 @@ def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match=r"ERASE_CACHE: .* cannot be made: .*; set the environment's ERASE_CACHE"):
         run = settings()
         check_cache(cached_classifier(run, splits_of(run), "all"))
+
+
+def test_an_original_serves_every_forget_set_and_a_reference_only_its_own() -> None:
+    """But for flipped labels, which the original learns."""
+    one, two, flipped = (
+        settings(forget=forget)
+        for forget in ({"name": "classes", "labels": [8]}, {"name": "random"}, {"name": "flipped"})
+    )
+    places = {
+        part: [cached_classifier(run, splits_of(run), part) for run in (one, two, flipped)]
+        for part in ("all", "retain")
+    }
+    assert places["all"][0] == places["all"][1] != places["all"][2]
+    assert len(set(places["retain"])) == 3
+
+
+def test_an_original_of_other_published_weights_has_another_place(tmp_path: Path) -> None:
+    folder = tmp_path / "network"
+    model = {"source": "transformers", "architecture": str(folder), "pretrained": True}
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    run = settings(model=model)
+    splits, places = splits_of(run), set()
+    for weights in (b"one", b"two"):
+        (folder / "model.safetensors").write_bytes(weights)
+        places.add(cached_classifier(run, splits, "all"))
+    assert len(places) == 2

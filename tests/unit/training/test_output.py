@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from erase.errors import UserError
-from erase.training.output import CONFIG, PROVENANCE, check_output, open_output, write_result
+from erase.training.output import CONFIG, PROVENANCE, check_inputs_survive, check_output, open_output, write_result
 
 SETTINGS: dict[str, Any] = {"seed": 0, "rate": 1e-5, "targets": [{"concept": "${star}"}], "output_dir": "x"}
 
@@ -79,8 +79,9 @@ def test_opening_clears_an_earlier_run_only_when_told_to(tmp_path: Path) -> None
     folder = run(tmp_path / "run")
     open_output(folder, overwrite=False, config={"seed": 1})
     assert contents(folder) == {CONFIG, "steps.jsonl"}
+    (folder / "old").touch()
     open_output(folder, overwrite=True, config={"seed": 1})
-    assert contents(folder) == {CONFIG}
+    assert contents(folder) == {CONFIG, "steps.jsonl"}
 
 
 def save(folder: Path) -> None:
@@ -123,3 +124,22 @@ def test_a_result_that_was_cut_off_is_written_anew(tmp_path: Path) -> None:
     write_result(folder, save, {})
     assert contents(folder) == {CONFIG, "steps.jsonl", "unet/weights", "model_index.json", PROVENANCE}
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"unet"}
+
+
+def test_a_run_that_died_before_its_first_step_may_be_overwritten(tmp_path: Path) -> None:
+    open_output(tmp_path / "run", False, SETTINGS)
+    check_output(tmp_path / "run", overwrite=True, resuming=False)
+
+
+def test_what_a_run_reads_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by another name of the folder; what is no file here may be a Hub id."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder, list_of_ids = run(tmp_path / "run"), tmp_path / "run" / "forget.txt"
+    list_of_ids.touch()
+    inputs = {"model": "~/run", "forget.file": list_of_ids, "data.dataset": "owner/name", "mask.file": None}
+    with pytest.raises(UserError) as caught:
+        check_inputs_survive(folder, inputs | {"latents.cache_dir": folder / "latents"}, ["latents.cache_dir"])
+    keys = [problem.split(":")[0] for problem in caught.value.problems]
+    assert keys == ["model", "forget.file", "latents.cache_dir"]
+    assert caught.value.problems[0].startswith(f"model: ~/run lies in output_dir {folder}, which --overwrite")
+    check_inputs_survive(folder, {"model": tmp_path, "mask.file": folder / "not-there"})

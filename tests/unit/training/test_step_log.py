@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from erase.errors import UserError
 from erase.training.step_log import FILE_NAME, StepLog, read_log
 
 
@@ -66,3 +70,14 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert steps(tmp_path) == [1, 2]
     write(tmp_path, 2, 3)
     assert steps(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full, a disk that is always full, is Linux's")
+def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path) -> None:
+    log = StepLog(tmp_path, 0)
+    log.close()
+    log.stream = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    with pytest.raises(UserError, match=r"output_dir: .*steps.jsonl cannot be written: .*; free space, then --resume"):
+        log.write({"step": 1})
+    with suppress(OSError):
+        log.close()

@@ -9,6 +9,7 @@ import pytest
 
 from erase.config import build
 from erase.errors import UserError
+from erase.training.launch import launcher_problems
 from erase.training.step_log import read_log
 from erase.training.unlearning import unlearn
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
@@ -76,3 +77,33 @@ def test_a_classifier_is_not_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FSDP_VERSION", "2")
     with pytest.raises(UserError, match="task: classification is not spread over processes by FSDP"):
         check_unlearning(settings(tmp_path))
+
+
+def test_no_input_of_a_classifier_s_run_lies_where_overwrite_removes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("steps.jsonl", "forget.txt", "mask.safetensors"):
+        (folder / name).touch()
+    given: dict[str, Any] = {"forget": {"name": "listed", "file": folder / "forget.txt"}, "overwrite": True}
+    given |= {"mask": {"name": "saliency", "file": folder / "mask.safetensors"}}
+    given |= {"data": {"name": "folder", "path": folder, "size": 8}, "resume_from_checkpoint": None}
+    with pytest.raises(UserError) as refused:
+        check_unlearning(settings(tmp_path, **given))
+    assert [p.split(":")[0] for p in refused.value.problems] == ["data.path", "forget.file", "mask.file"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "told", "given", "said"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {}, "mixed_precision: found no, and bf16 by accelerate"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", {}, "gradient_accumulation_steps: found 1, and 4 by accel"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {"mixed_precision": "bf16"}, None),
+        ("ACCELERATE_MIXED_PRECISION", "no", {"mixed_precision": "bf16"}, None),
+    ],
+)
+def test_what_the_launcher_was_told_is_not_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, told: str, given: dict[str, Any], said: str | None
+) -> None:
+    monkeypatch.setenv(variable, told)
+    found = list(launcher_problems(settings(tmp_path, **given)))
+    assert found == [] if said is None else found[0].startswith(said)

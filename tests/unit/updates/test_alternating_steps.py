@@ -86,3 +86,11 @@ def test_no_retain_step_and_a_negative_end_are_refused() -> None:
         AlternatingSteps(retain_steps=0)
     with pytest.raises(ValueError, match="forget_until"):
         AlternatingSteps(forget_until=-1)
+
+
+@pytest.mark.parametrize("rule", [AlternatingSteps(), AlternatingSteps(retain_steps=4, forget_until=11)])
+def test_it_says_how_often_each_objective_was_looked_at(rule: AlternatingSteps) -> None:
+    done = forgetting(rule, 20)
+    assert [rule.looked(step) for step in range(21)] == [
+        (step - sum(done[:step]), sum(done[:step])) for step in range(21)
+    ]
