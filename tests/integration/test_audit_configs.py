@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from erase.command_line import parse
 from erase.config import load
 from erase.evaluation.audit_settings import Audit, check_concepts, judge_of, metrics_of, uses_shapes
-from erase.evaluation.metrics import ZeroShot
+from erase.evaluation.metrics import ClipAccuracy, ZeroShot
 from erase.generation.prompt_csv import read_prompt_set
 from erase.generation.settings import Generation
+from erase.training.erasure import ErasureRun
 from tests.launch import ROOT
 
 KINDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
@@ -61,3 +63,23 @@ def test_an_audits_target_and_judge_know_what_its_prompts_ask_for(file: Path) ->
         return
     for domain in {domain for row in rows for domain in row.concepts}:
         assert {row.concepts[domain] for row in rows if domain in row.concepts} == set(judge.concepts[domain])
+
+
+def audits_of_runs() -> list[tuple[str, str]]:
+    """The audit commands in the headers of runs, each with the run's name."""
+    files = sorted((ROOT / "configs" / "diffusion").glob("*.yaml"))
+    lines = [(file.stem, line.split("     #")[0]) for file in files for line in header(file)]
+    return [(name, line) for name, line in lines if line.startswith("erase audit ")]
+
+
+@pytest.mark.parametrize(("name", "command"), audits_of_runs())
+def test_the_audit_that_a_run_names_is_of_its_target(name: str, command: str) -> None:
+    given = parse(shlex.split(command)[2:], frozenset())
+    assert given.config is not None
+    audit = load(Audit, ROOT / given.config, given.overrides)
+    for place, metric in enumerate(audit.metrics):
+        if isinstance(metric, ClipAccuracy) and not audit.all_target:
+            metric.check_target(f"metrics.{place}", audit.target)
+    run = load(ErasureRun, ROOT / "configs" / "diffusion" / f"{name}.yaml")
+    assert audit.all_target or audit.target in [target.concept for target in run.targets]
+    assert Path(audit.erased) == run.output_dir
