@@ -211,15 +211,29 @@ def test_without_an_audit_the_card_says_so_and_claims_nothing(
     assert main([str(run), *words, "--overwrite"]) == 0
 
 
-def test_an_audit_of_other_weights_is_refused(
+def test_an_audit_of_other_weights_or_of_another_base_is_refused(
     place: Path, evidence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = shutil.copytree(evidence, tmp_path / "audit")
-    results = json.loads((other / "results.json").read_text())
-    results["erased"]["hash"] = "0" * 64
-    (other / "results.json").write_text(json.dumps(results))
-    assert local(place, tmp_path / "out", "--audit", str(other)) == 2
-    assert "other weights" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    for side, said in (("erased", "other weights"), ("base", "another base")):
+        results = json.loads((evidence / "results.json").read_text())
+        results[side]["hash"] = "0" * 64
+        (other / "results.json").write_text(json.dumps(results))
+        assert local(place, tmp_path / "out", "--audit", str(other)) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_what_is_private_in_the_runs_own_files_is_not_published(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/srv/users/alice")
+    run = shutil.copytree(place / "run", tmp_path / "run")
+    index = json.loads((run / "model_index.json").read_text())
+    (run / "model_index.json").write_text(json.dumps(index | {"_note": "/srv/users/alice/x"}))
+    words = [str(run), "--repo_id", REPO, "--local_dir", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "model_index.json: it would publish a path of this machine" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 WRONG = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,3 +244,26 @@ def test_offline_is_said(server: HubServer, folder: Path) -> None:
     arguments = [str(folder), json.dumps(FILES), json.dumps({"repo_id": REPO})]
     failed = client(server, folder.parent, UPLOAD, *arguments, HF_HUB_OFFLINE="1")
     assert failed.returncode == 1 and "HF_HUB_OFFLINE" in failed.stderr and "--local_dir" in failed.stderr
+
+
+def test_a_commit_that_another_made_meanwhile_is_not_buried(server: HubServer, folder: Path) -> None:
+    """It comes after the head was read and before ours arrives, which the server holds back."""
+    assert upload(server, folder).returncode == 0
+    repo = server.state.repos[REPO]
+    (folder / "results.json").write_text('{"new": 1}\n')
+    seen = server.state.count("/commit/")
+    server.state.faults = [Fault("/commit/", "slow", seconds=1.0)]
+
+    def other() -> None:
+        while server.state.count("/commit/") == seen:
+            time.sleep(0.01)
+        head = repo.at("main")
+        repo.add("main", head.oid, "theirs", {**head.files, "theirs.json": b"{}"})
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    done = upload(server, folder)
+    thread.join(timeout=60)
+    assert done.returncode == 1 and "theirs.json" in done.stderr
+    assert repo.at("main").files["theirs.json"] == b"{}"
+    assert repo.at("main").files["results.json"] == b"{}\n"

@@ -269,7 +269,10 @@ def test_a_run_does_not_go_on_from_another_original(config: Path, cache: Path, t
 
 
 @pytest.mark.slow
-def test_one_process_of_a_launcher_trains_the_original_and_goes_on(config: Path, tmp_path: Path) -> None:
+def test_one_process_of_a_launcher_trains_the_original_and_goes_on(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERASE_CACHE", str(tmp_path / "own"))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
     words = ["--config", str(config), "--seed", "7", "--original.max_train_steps", "3", "--max_train_steps", "2"]
     done = run(tmp_path, *launcher, str(TRAIN), *words)

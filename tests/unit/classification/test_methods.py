@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,16 @@ from erase.classification.losses import (
     TeacherDivergence,
 )
 from erase.classification.masks import FisherRatio, Saliency
-from erase.classification.starts import InfluenceUnlearning, Scratch, SelectiveDampening, Trained, Trim
+from erase.classification.starts import (
+    InfluenceUnlearning,
+    Scratch,
+    SelectiveDampening,
+    Trained,
+    Trim,
+    influence_unlearning,
+)
+from erase.classification.task import UnlearningTask
+from erase.parameters import Full
 from erase.protocols import Shard, UpdateState
 from erase.updates import (
     LUR,
@@ -170,6 +180,21 @@ def test_influence_unlearning_is_woodfishers_rank_one_updates() -> None:
     step = inverse @ (summed[0] / 8 - 4 / (8 * 4) * summed[1])
     task = make_task(start=InfluenceUnlearning(scale=3.0, samples=4, damping=0.2, tolerance=1e-6))
     assert_allclose(weights(task.model), start + 3 * step.reshape(3, 4), rtol=0, atol=1e-5)
+
+
+def test_influence_unlearning_of_two_samples_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By w = 1/n - n_f / (n n_r), not equal parts; the curvature's samples are more than fit in a chunk."""
+    monkeypatch.setattr(influence_unlearning, "CHUNK", 4)
+    whole, model = tiny_splits(), linear()
+    splits = replace(whole, forget=whole.train.take(range(2)), retain=whole.train.take(range(2, 8)))
+    start, forget, keep = weights(model), samples(splits.forget), samples(splits.retain)
+    slopes = keep.slopes(start).reshape(6, 12)
+    right = forget.slopes(start).sum(0).ravel() / 8 - 2 / (8 * 6) * slopes.sum(0)
+    step = np.linalg.solve(0.2 * np.eye(12) + slopes.T @ slopes / 6, right)
+    losses = (GradientAscent(), CrossEntropy())
+    begin = InfluenceUnlearning(scale=3.0, samples=6, damping=0.2, tolerance=1e-6)
+    UnlearningTask(model, Full(), losses, splits, total_steps=1, start=begin)
+    assert_allclose(weights(model), start + 3 * step.reshape(3, 4), rtol=0, atol=1e-5)
 
 
 def test_selective_dampening() -> None:

@@ -108,6 +108,7 @@ def test_influence_goes_up_the_forget_loss_and_down_the_retain_loss() -> None:
     start, splits = weights(linear()), tiny_splits()
     found = weights(make_task(start=InfluenceUnlearning(scale=1.0)).model)
     assert samples(splits.forget).losses(found).mean() > samples(splits.forget).losses(start).mean()
+    assert samples(splits.retain).losses(found).mean() < samples(splits.retain).losses(start).mean()
 
 
 def test_influence_without_curvature_is_a_gradient_step() -> None:

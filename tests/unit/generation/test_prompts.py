@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -75,16 +76,11 @@ def test_a_set_is_not_empty_and_no_two_rows_share_their_files_names() -> None:
 def test_the_hash_is_of_every_value_and_of_the_order() -> None:
     rows = [PromptRow("0", "a cat", 1), PromptRow("1", "a dog", 2, concepts={"object": "dog"})]
     hashes = {hash_rows(rows), hash_rows(rows[::-1]), hash_rows(rows[:1])}
-    changes: list[dict[str, Any]] = [
-        {"seed": 3},
-        {"group": "x"},
-        {"width": 8},
-        {"concepts": {"object": "cat"}},
-        {"guidance_scale": 1.0},
-    ]
-    for change in changes:
-        values: dict[str, Any] = {"case_number": "0", "prompt": "a cat", "seed": 1, **change}
-        hashes.add(hash_rows([PromptRow(**values), rows[1]]))
+    changes: dict[str, Any] = {"case_number": "2", "prompt": "a bird", "seed": 3, "guidance_scale": 1.0, "width": 8}
+    changes |= {"height": 8, "steps": 3, "group": "x", "concepts": {"object": "cat"}}
+    assert set(changes) == {one.name for one in fields(PromptRow)}
+    for name, value in changes.items():
+        hashes.add(hash_rows([replace(rows[0], **{name: value}), rows[1]]))
     assert len(hashes) == 3 + len(changes)
     assert hash_rows(list(rows)) == hash_rows(rows)
 

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
 
 from erase.errors import UserError
 from erase.generation.folder import open_folder
+from erase.generation.header import default_look
 from erase.generation.plan import Ask
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.run import Stopped, generate_folder
@@ -264,6 +267,33 @@ def test_overwrite_never_removes_what_the_run_reads(generation: Generation, mode
     with pytest.raises(UserError, match=r"prompts: .*prompts\.csv lies in .*, which overwrite would empty"):
         paint(settings(model, inside, generation.output_dir, overwrite=True))
     assert paint(settings(model, inside, generation.output_dir, images_per_prompt=2)) == []
+    copied = shutil.copytree(model, generation.output_dir / "mine")
+    lora = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    given: dict[str, dict[str, Any]] = {"model": {"model": str(copied)}, "lora": {"lora": lora}}
+    for key, one in given.items():
+        with pytest.raises(UserError, match=rf"{key}: .* lies in .*, which overwrite would empty"):
+            paint(replace(generation, overwrite=True, **one))
+    assert lora.is_file()
+
+
+def test_a_folder_does_not_go_on_with_other_weights_of_the_same_name(generation: Generation, tmp_path: Path) -> None:
+    file = tmp_path / "l.safetensors"
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    save_file({name: torch.zeros(16, 16)}, file)
+    paint(replace(generation, lora=file))
+    save_file({name: torch.ones(16, 16)}, file)
+    with pytest.raises(UserError, match=r"lora\.hash: '"):
+        paint(replace(generation, lora=file))
+
+
+def test_pictures_are_as_high_and_as_wide_as_the_model_says(
+    generation: Generation, model: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(model, tmp_path / "moved")
+    config = moved / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": [8, 12]}))
+    look = default_look(generation, moved)
+    assert (look.height, look.width) == (16, 24)
 
 
 def test_a_second_run_in_the_same_folder_is_refused_while_the_first_writes(generation: Generation) -> None:

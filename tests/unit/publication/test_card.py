@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from erase import embedded
+from erase.generation.folder import ImageFolder, Picture
 from erase.provenance import hash_folder
 from erase.publication.base_model import BaseModel, describe_base
 from erase.publication.card import card_data, escape, fence, make_card, said, snippet
@@ -153,11 +154,22 @@ def test_a_small_score_is_shown_with_the_digits_that_it_has() -> None:
     assert figure.show("after") == "0.268 (0.262 to 0.274)" and figure.change == "-0.044 (-0.050 to -0.038)"
 
 
-def test_no_picture_is_shown_where_nudity_was_looked_for() -> None:
+def test_no_picture_is_shown_where_nudity_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as the judge nor beside it; the folders' own pictures are test_publish.py's."""
+    one = Picture("0", 0, "a star", 1, "", {"object": "star"}, Path("0.png"), "")
+    monkeypatch.setattr(Evidence, "images", lambda _, side: ImageFolder(Path(side), {}, [one]))
     shown = evidence(UA=effect(1.0))
-    assert not shown.looks_for_nudity
-    assert replace(shown, results=shown.results | {"nudity": {"erased": {}}}).looks_for_nudity
-    assert replace(shown, results=shown.results | {"judge": "nudity"}).looks_for_nudity
+    assert shown.pairs() == [(one, one)]
+    found: list[dict[str, Any]] = [{"nudity": {"erased": {}}}, {"judge": "nudity"}]
+    for more in found:
+        assert replace(shown, results=shown.results | more).pairs() == []
+
+
+def test_neighbours_are_named_by_what_became_of_them() -> None:
+    found = evidence(UA=effect(1.0))
+    found.results["collateral"] = [{"concept": "moon", "verdict": "lost"}, {"concept": "ring", "verdict": "kept"}]
+    text = make_card("me/model", MADE, BASE, ("diffusers",), found, []).text
+    assert "nearest to it, lost: moon." in text and "nearest to it, kept: ring." in text
 
 
 def test_a_licence_is_read_from_the_base_s_card_and_never_made_up(tmp_path: Path) -> None:

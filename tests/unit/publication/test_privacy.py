@@ -6,7 +6,11 @@ import getpass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from erase.errors import UserError
+from erase.publication.contents import check_private
 from erase.publication.privacy import leaks, scrub, scrub_tree, without_token
 
 TOKEN = "hf_planted0123456789abcdefghijklmnop"
@@ -78,6 +82,16 @@ def test_a_tree_is_scrubbed_to_its_leaves_and_keys() -> None:
 def test_the_token_in_use_is_blotted_out_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "opensesame")
     assert without_token("say opensesame") == "say [token]"
+
+
+def test_a_text_that_names_this_machine_is_not_published(alice: None, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"x": "/srv/users/alice/y"}')
+    save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", {"note": "/srv/users/alice/y"})
+    save_file({"w": torch.ones(1)}, tmp_path / "clean.safetensors", {"note": "path/to/y"})
+    check_private(tmp_path, ["clean.safetensors"])
+    for name in ("a.json", "w.safetensors"):
+        with pytest.raises(UserError, match=f"{name}: it would publish a path of this machine"):
+            check_private(tmp_path, ["clean.safetensors", name])
 
 
 def test_leaks_are_found_and_not_repeated(alice: None) -> None:

@@ -193,7 +193,7 @@ def test_no_step_moves_further_than_the_largest_displacement(limit: float) -> No
     assert seen[-1].correction < 1.0
 
 
-@pytest.mark.parametrize("mode", ["chained", "alternating", "first_order"])
+@pytest.mark.parametrize("mode", ["chained", "alternating", "first_order", "exact"])
 @pytest.mark.parametrize("alpha", [DisplacementAlpha(ratio=1e-3), CorrectionAlpha(ratio=1.0)], ids=lambda a: a.name)
 @pytest.mark.parametrize("grown", ["retain", "forget"])
 def test_a_gradient_that_grows_at_once_is_not_followed_further(mode: Any, alpha: Any, grown: str) -> None:
@@ -217,6 +217,12 @@ def test_a_gradient_that_grows_at_once_is_not_followed_further(mode: Any, alpha:
         rule(retain, forget, problem.parameters, state)
     longest = 2e-3 if mode == "alternating" else 1e-3
     assert longest / 3 < max(shifts) <= longest * (1 + 1e-6)
+
+
+def test_an_alpha_that_was_cut_and_corrects_too_much_even_so_is_lowered() -> None:
+    state = UpdateState(alpha=1.0, looks=LOOKS)
+    CorrectionAlpha(ratio=0.1).learn(state, measured(0.4, alpha=0.01))
+    assert state.alpha == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize("mode", ["chained", "alternating", "exact"])

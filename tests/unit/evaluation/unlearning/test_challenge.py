@@ -108,6 +108,13 @@ def test_final_score_by_hand() -> None:
     assert (found.undecided, found.models) == (0, 4)
 
 
+def test_a_sample_that_no_test_can_tell_is_counted_as_undecided() -> None:
+    """It is worth as much as one that was forgotten: the count is what says that such a score is hollow."""
+    unlearned, retrained = (0.5 + 1e-6 * np.array(x)[:, None] for x in ([0.0, 1.0, 2.0], [3.0, 4.0, 5.5]))
+    found = challenge_score(unlearned, retrained, (1, 1), (1, 1))
+    assert (found.undecided, found.epsilons, found.forgetting) == (1, (0.0,), 1.0)
+
+
 def test_more_retraining_scores_a_fifth_and_what_is_far_off_next_to_nothing() -> None:
     random = np.random.default_rng(2)
     retrained = random.normal(size=(24, 60))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from erase.errors import UserError
-from erase.evaluation.unlearning.distances import average_gap
+from erase.evaluation.unlearning.distances import average_gap, js_distance, kl_divergence
 from erase.evaluation.unlearning.judge import MEASURES, judge, measure, values
 from erase.evaluation.unlearning.membership import NON_MEMBER
 from erase.evaluation.unlearning.outputs import FEATURES, Outputs
@@ -45,6 +45,14 @@ def test_gap_is_of_the_scores_of_both_models() -> None:
     assert found["Avg_gap"] == pytest.approx(average_gap(found, other))
     assert found["dUA"] == pytest.approx(found["UA"] - other["UA"])
     assert found["dUA"] < 0  # what still knows the forget set errs less on it
+    for key in ("RA", "TA", "MIA"):
+        assert found[f"d{key}"] == pytest.approx(found[key] - other[key])
+
+
+def test_distances_are_of_the_forget_set_and_from_retraining() -> None:
+    found, own, other = values(judge(PARTS, REFERENCE, features=())), PARTS["forget"], REFERENCE["forget"]
+    assert found["JS"] == js_distance(own, other) > 0
+    assert found["KL"] == kl_divergence(own, other) != kl_divergence(other, own)
 
 
 def test_without_a_reference_there_are_no_gaps() -> None:

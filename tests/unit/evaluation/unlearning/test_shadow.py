@@ -78,6 +78,15 @@ def test_ulira_of_three_models_is_unbiased_where_nothing_differs() -> None:
     assert found.accuracy == pytest.approx(50, abs=1.5)
 
 
+def test_ulira_of_few_models_pools_their_variance() -> None:
+    """Of three models a sample's own variance is next to noise."""
+    random = np.random.default_rng(4)
+    unlearned, retrained = random.normal(2.0, 1.0, (3, 4000)), random.normal(0.0, 1.0, (3, 4000))
+    pooled, own = (ulira(unlearned, retrained, choice).accuracy for choice in (True, False))
+    assert pooled > own + 3
+    assert ulira(unlearned, retrained).accuracy == pooled
+
+
 def test_ulira_names_the_variance_it_took_and_the_models() -> None:
     made = [RANDOM.normal(size=(n, 10)) for n in (4, 4, 64, 64)]
     few, many = ulira(made[0], made[1]), ulira(made[2], made[3])

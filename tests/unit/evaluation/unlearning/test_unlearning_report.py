@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erase.errors import UserError
 from erase.evaluation.plots import PAGE_COLORS
 from erase.evaluation.report import TEMPLATES
+from erase.evaluation.unlearning import report
 from erase.evaluation.unlearning.judge import judge, measure
 from erase.evaluation.unlearning.outputs import Outputs
 from erase.evaluation.unlearning.report import SIDES, Results, distributions, render, verdict, write_report
@@ -129,6 +131,19 @@ def test_distributions_are_named_described_and_in_the_colors_of_the_page() -> No
         assert {"forget", "test", "50 %", "confidence in the label"} <= set(words)
         assert not any(stand_in in plot.svg for stand_in in PAGE_COLORS)
         assert "var(--forget)" in plot.svg and "var(--retain)" in plot.svg
+
+
+def test_each_name_has_its_own_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw = [], report._histogram
+
+    def watched(axes: Any, label: str, part: Any, color: str) -> None:
+        drawn.append((label, part))
+        draw(axes, label, part, color)
+
+    monkeypatch.setattr(report, "_histogram", watched)
+    distributions({"unlearned": OUTPUTS["unlearned"]})
+    assert [label for label, _ in drawn] == ["forget", "test"]
+    assert all(part is OUTPUTS["unlearned"][label] for label, part in drawn)
 
 
 def test_page_tells_how_to_make_it_again() -> None:
