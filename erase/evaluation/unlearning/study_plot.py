@@ -22,6 +22,8 @@ DAY = {INK: "#1d1f23", FORGET: "#b3471d", RETAIN: "#2b5aa8", LUR: "#5f4a9e"}
 """Colors of a file that stands alone, on white: a page's own cannot reach into it."""
 PANEL = (4.6, 1.3, 0.19)
 """Inches: the width of a panel, its height without methods, and the height of a method."""
+SMALL = 0.1
+"""Points below which no gap is drawn larger than it is: the axis of gaps is linear there, and 0 has a place."""
 FAR = 20.0
 """Points beyond which both axes of the differences become logarithmic outside of one point."""
 
@@ -64,17 +66,19 @@ def _color(method: str, ours: str) -> str:
 
 def _gaps(axes: Axes, groups: Mapping[str, Sequence[Row]], setting: str, ours: str) -> None:
     """A line for each method: mean and standard deviation, best on top, each run as a faint dot."""
-    methods, lowest, highest = ranked(groups), float("inf"), 0.0
+    methods, all_found = ranked(groups), list[float]()
     for place, method in enumerate(methods):
         found, color = measured(groups[method], "Avg_gap"), _color(method, ours)
         bar = statistics.stdev(found) if len(found) > 1 else 0.0
         axes.plot(found, [place] * len(found), ".", color=color, alpha=0.35, markersize=4)
         axes.errorbar(statistics.mean(found), place, xerr=bar, fmt="o", color=color, capsize=2, linewidth=1)
-        lowest, highest = min(lowest, *found), max(highest, *found)
+        all_found += found
     axes.set_yticks(range(len(methods)), [f"{method}  {place}" for place, method in enumerate(methods, start=1)])
     axes.invert_yaxis()
-    if lowest > 0 and highest > LOG_ABOVE * lowest:
-        axes.set_xscale("log")
+    least = min((value for value in all_found if value > 0), default=0.0)
+    if least and max(all_found) > LOG_ABOVE * least:
+        axes.set_xscale("symlog", linthresh=max(least, SMALL))
+        axes.set_xlim(left=0)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(_plain)
     axes.grid(axis="x", alpha=0.15, linewidth=0.6)

@@ -88,7 +88,7 @@ def test_plot_is_whole_names_every_method_and_uses_no_color_of_a_page(tmp_path: 
 def test_a_method_that_is_far_off_does_not_squeeze_the_others_together(tmp_path: Path) -> None:
     write_plot(tmp_path / "study.svg", [row("GA", 0, 90.0), row("SalUn", 0, 0.5)])
     words = (tmp_path / "study.svg").read_text(encoding="utf-8")
-    for tick in (">-10<", ">-1<", ">100<"):  # logarithmic, and in plain numbers
+    for tick in (">-10<", ">-1<", ">10<"):  # logarithmic, and in plain numbers
         assert tick in words.replace("\N{MINUS SIGN}", "-")
 
 
@@ -112,3 +112,10 @@ def test_the_summary_has_a_column_for_each_setting() -> None:
     assert found["SalUn"] == ["5.00 ± 1.00", "**2.00 ± 0.00**"]
     assert found["LUR chained"] == ["**2.00 ± 1.00**", "–"]
     assert found["GA"] == ["0.50, 2 of 3 diverged", "–"]
+
+
+def test_a_run_at_no_gap_has_a_place_and_the_others_stay_apart(tmp_path: Path) -> None:
+    write_plot(tmp_path / "study.svg", [row("one", 0, 0.0), row("two", 0, 0.3), row("three", 0, 50.0)])
+    texts = ElementTree.parse(tmp_path / "study.svg").getroot().iter("{http://www.w3.org/2000/svg}text")
+    words = ["".join(element.itertext()).strip() for element in texts]
+    assert {"0", "0.1", "1", "10"} <= set(words)
