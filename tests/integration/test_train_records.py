@@ -29,7 +29,8 @@ def test_provenance_names_base_concept_settings_and_versions(
     model: Path, place: Path, provenance: dict[str, Any]
 ) -> None:
     assert provenance["erased"] == ["star"]
-    assert provenance["base"] == {"model": str(model), "revision": None, "hash": hash_folder(model)}
+    base = {"model": str(model), "revision": None, "hash": hash_folder(model), "is_folder": True}
+    assert provenance["base"] == base
     assert provenance["config"] == dump(load(ErasureRun, place / "config.yaml"))
     assert provenance["trained_parameters"] == sum(w.numel() for w in unet(model).values())
     assert (provenance["processes"], provenance["device"]) == (1, "cpu")
