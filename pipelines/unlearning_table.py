@@ -1,7 +1,7 @@
 """The README's table of unlearning: every method, several settings and seeds, each tuned by the same search.
 
-    python -m pipelines.unlearning_table --settings digits_class    # an hour and a quarter on 2 CPU cores
-    python -m pipelines.unlearning_table --render                      # the table of the runs that are there
+    python -m pipelines.unlearning_table --settings digits_class  # an hour and a quarter on 2 CPU cores
+    python -m pipelines.unlearning_table --render                 # the table of the runs that are there
 
 Each run is stored at once in ``pipelines/results/unlearning_table/``; one that is stored and of the same settings is
 not made again. Several of these may run at a time and share the work; one for each core, with OMP_NUM_THREADS=1, is
