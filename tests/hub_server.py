@@ -36,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.hang_up()
         body = self.read()
         time.sleep(fault.seconds)
+        fault.work()
         headers: dict[str, str] = {}
         answer: Answer = b""
         status = 200

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,11 +70,12 @@ class Fault:
     """A pattern of ``METHOD path``."""
     action: str
     """A status such as ``500``; ``cut``: the connection ends in the middle of what is sent; ``lose``: the work is
-    done and the answer lost; ``slow``: the answer comes late."""
+    done and the answer lost; ``slow``: the answer comes late; ``first``: ``work`` is done before it."""
     times: int = 1
     skip: int = 0
     message: str = ""
     seconds: float = 0.0
+    work: Callable[[], object] = field(default=lambda: None, compare=False)
 
 
 @dataclass

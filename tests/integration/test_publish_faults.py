@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -247,23 +245,17 @@ def test_offline_is_said(server: HubServer, folder: Path) -> None:
 
 
 def test_a_commit_that_another_made_meanwhile_is_not_buried(server: HubServer, folder: Path) -> None:
-    """It comes after the head was read and before ours arrives, which the server holds back."""
+    """It comes after the head was read, and before our commit is worked on."""
     assert upload(server, folder).returncode == 0
     repo = server.state.repos[REPO]
     (folder / "results.json").write_text('{"new": 1}\n')
-    seen = server.state.count("/commit/")
-    server.state.faults = [Fault("/commit/", "slow", seconds=1.0)]
 
     def other() -> None:
-        while server.state.count("/commit/") == seen:
-            time.sleep(0.01)
         head = repo.at("main")
         repo.add("main", head.oid, "theirs", {**head.files, "theirs.json": b"{}"})
 
-    thread = threading.Thread(target=other, daemon=True)
-    thread.start()
+    server.state.faults = [Fault("/commit/", "first", work=other)]
     done = upload(server, folder)
-    thread.join(timeout=60)
     assert done.returncode == 1 and "theirs.json" in done.stderr
     assert repo.at("main").files["theirs.json"] == b"{}"
     assert repo.at("main").files["results.json"] == b"{}\n"
