@@ -23,7 +23,7 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR, RetainOnly
+from erase.updates import LUR, RetainOnly, rule_of
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -67,7 +67,8 @@ def warmup_problems(run: TrainingSettings) -> Iterator[str]:
 
 def precision_problems(run: TrainingSettings) -> Iterator[str]:
     """What of speed and precision second derivatives cannot be had with."""
-    if not isinstance(run.update, LUR) or run.update.mode != "exact":
+    rule = rule_of(run.update)
+    if not isinstance(rule, LUR) or rule.mode != "exact":
         return
     if run.mixed_precision == "fp16":
         yield "mixed_precision: fp16 scales losses, not the second derivatives of update.mode exact; use bf16 or no"

@@ -28,7 +28,7 @@ from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
-from erase.updates import LUR
+from erase.updates import LUR, rule_of
 from erase.updates.alpha import AbsoluteAlpha
 
 
@@ -216,8 +216,9 @@ class TrainingRun:
 
     def _gentler(self) -> str:
         """What may be made smaller where a run did not stay finite."""
-        update = self.settings.update
+        own, update = self.settings.update, rule_of(self.settings.update)
+        prefix = "update." if own is update else "update.rule."
         keys = ["learning_rate", *([] if update.name in ("nash", "retain_only") else ["forget_weight"])]
         if isinstance(update, LUR):
-            keys.append("update.alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
+            keys.append(f"{prefix}alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
         return f"a smaller {' or '.join(keys)}"

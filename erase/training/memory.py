@@ -27,7 +27,7 @@ from erase.parameters import LoRA, store_frozen
 from erase.sharded import refresh
 from erase.training.erasure import ErasureRun
 from erase.training.launch import PRECISIONS, autocast
-from erase.updates import LUR
+from erase.updates import LUR, rule_of
 
 GIB = 2**30
 MARGIN = 0.2
@@ -151,7 +151,8 @@ def passes(run: ErasureRun, unet: Any, trainable: list[nn.Parameter], tokens: in
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     noisy, given = inputs(unet, run.train_batch_size, tokens)
-    twice = isinstance(run.update, LUR) and run.update.mode == "exact"
+    rule = rule_of(run.update)
+    twice = isinstance(rule, LUR) and rule.mode == "exact"
     with sdpa_kernel(SDPBackend.MATH) if twice else nullcontext(), LiveBytes() as counter:
         with autocast(run, torch.device("cpu")):
             predicted = unet(noisy, **given).sample

@@ -11,7 +11,7 @@ from torch import nn
 from erase.protocols import Task
 from erase.sharded import refresh, shard
 from erase.training.settings import TrainingSettings
-from erase.updates import LUR, TorchJD
+from erase.updates import LUR, TorchJD, rule_of
 
 CONFIG = "configs/accelerate/fsdp.yaml"
 
@@ -34,7 +34,7 @@ def sharding_problems(run: TrainingSettings) -> Iterator[str]:
         yield "optimizer: adamw8bit quantises blocks that do not end where rows do; with FSDP use adamw"
     if run.compile:
         yield "compile: does not go together with FSDP here; leave it out"
-    rule = run.update
+    rule = rule_of(run.update)
     if isinstance(rule, LUR) and rule.mode == "exact":
         yield "update.mode: exact differentiates twice, which FSDP cannot; use chained"
     for each in (rule, rule.combine if isinstance(rule, LUR) else None):

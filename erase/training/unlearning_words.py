@@ -6,7 +6,7 @@ from erase.classification.forget_sets import Classes, Listed, Random
 from erase.classification.masks import NoMask
 from erase.classification.starts import Trained
 from erase.training.unlearning_settings import UnlearningRun
-from erase.updates import LUR, ForgetOnly, RetainOnly, TorchJD, Update, WeightedSum
+from erase.updates import LUR, AlternatingSteps, ForgetOnly, RetainOnly, TorchJD, Update, WeightedSum
 
 
 def forgotten(run: UnlearningRun) -> str:
@@ -35,6 +35,8 @@ def _rule(update: Update) -> str:
     if isinstance(update, LUR):
         second = "" if isinstance(update.combine, WeightedSum) else f" with {_rule(update.combine)}"
         return f"LUR {_plain(update.mode)}{second}"
+    if isinstance(update, AlternatingSteps) and update.rule is not None:
+        return f"{_rule(update.rule)} and retain steps"
     return f"TorchJD {update.aggregator}" if isinstance(update, TorchJD) else _plain(update.name)
 
 

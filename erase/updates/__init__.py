@@ -44,6 +44,12 @@ UPDATES: dict[str, type[Update]] = {
     "torchjd": TorchJD,
 }
 
+
+def rule_of(update: Update) -> Update:
+    """What takes the step that forgets: of steps in turn, the rule that they follow, if they follow one."""
+    return update.rule or update if isinstance(update, AlternatingSteps) else update
+
+
 __all__ = [
     "LUR",
     "MGDA",
@@ -59,4 +65,5 @@ __all__ = [
     "UPGrad",
     "Update",
     "WeightedSum",
+    "rule_of",
 ]

@@ -1,4 +1,4 @@
-"""A step to forget, then steps to retain: the fixed order that SFRon, SalUn and SCRUB train in."""
+"""A step to forget, then steps to retain: the fixed order that SFRon, SalUn and SCRUB train in, and of any rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
 from erase.gradients import Parameters, clear
-from erase.protocols import Diagnostics, Objective, UpdateState
+from erase.protocols import Diagnostics, Objective, UpdateRule, UpdateState
+from erase.updates.lur import LUR, Combine
 from erase.updates.two_objectives import gather_on_top, report
 
 
@@ -17,8 +18,9 @@ from erase.updates.two_objectives import gather_on_top, report
 class AlternatingSteps:
     """g_f at the first step, g_r at the next `retain_steps`, and so on (SFRon, Huang et al., NeurIPS 2024).
 
-    One gradient evaluation a step, so that the same budget makes twice the steps of a plain sum. Memory: one gradient.
-    What a step does not look at, and the cosine, is not in its log, but for the probes'.
+    With a `rule`, its gradient in g_f's place: what it does to the retained is repaired by the steps that follow.
+    One gradient evaluation a step, or the rule's, so that the same budget makes twice the steps of a plain sum.
+    Memory: one gradient, or the rule's. What a step does not look at, and the cosine, is in its log for probes alone.
     """
 
     name: Literal["alternating_steps"] = "alternating_steps"
@@ -28,24 +30,44 @@ class AlternatingSteps:
     forget_until: Annotated[
         int | None, Field(ge=0, description="from this step on all steps retain, as SCRUB ends; null: never")
     ] = None
+    rule: Annotated[
+        Annotated[LUR | Combine, Field(discriminator="name")] | None,
+        Field(description="what a step to forget follows; null: the forget gradient alone; a name alone will do"),
+    ] = None
 
     @property
     def buffers(self) -> int:
-        """None."""
-        return 0
+        """None, or the rule's."""
+        return 0 if self.rule is None else self.rule.buffers
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
-        """Leaves the gradient of this step's objective in ``.grad``."""
+        """Leaves the gradient of this step's objective in ``.grad``, or the rule's."""
+        if self.rule is not None and self.forgets(state.step):
+            return self.follow(self.rule, retain, forget, parameters, state)
         clear(parameters)
         if self.forgets(state.step):
             return report(None, gather_on_top(forget, parameters), state, evaluations=1)
         return report(gather_on_top(retain, parameters), None, state, evaluations=1)
 
+    def follow(
+        self, rule: UpdateRule, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState
+    ) -> Diagnostics:
+        """A step of the rule, which counts its own."""
+        step = state.step
+        state.step = self.forgot(step)
+        seen = rule(retain, forget, parameters, state)
+        state.step = step + 1
+        return seen
+
     def looked(self, step: int) -> tuple[int, int]:
-        """How many of the steps before this one were to retain, and how many to forget."""
+        """How many of the steps before this one looked at what is retained, and how many at what is forgotten."""
+        forgot = self.forgot(step)
+        return step - (forgot if self.rule is None else 0), forgot
+
+    def forgot(self, step: int) -> int:
+        """How many of the steps before this one were to forget."""
         last = step if self.forget_until is None else min(step, self.forget_until)
-        forgot = -(-last // (1 + self.retain_steps))
-        return step - forgot, forgot
+        return -(-last // (1 + self.retain_steps))
 
     def forgets(self, step: int) -> bool:
         """Whether a step, counted from 0, is one to forget."""

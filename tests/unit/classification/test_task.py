@@ -144,6 +144,15 @@ def test_steps_in_turn_pass_through_all_samples_before_one_comes_again() -> None
     assert sorted(retain[1] + retain[2]) == sorted(task.splits.retain.ids) == sorted(retain[3] + retain[5])
 
 
+def test_steps_of_a_rule_in_turn_pass_through_what_is_retained_at_every_step() -> None:
+    rule, shard = AlternatingSteps(retain_steps=3, rule=WeightedSum()), Shard(batch_size=2)
+    task = make_task(looked=rule.looked)
+    seen = [task.describe_batch(step, shard) for step in range(5)]
+    forget, retain = ([seen[step][place].split(": ")[1].split(", ") for step in range(5)] for place in (0, 1))
+    assert sorted(forget[0] + forget[4]) == sorted(task.splits.forget.ids)
+    assert sorted(retain[0] + retain[1]) == sorted(task.splits.retain.ids) == sorted(retain[2] + retain[3])
+
+
 def test_learning_from_all_retains_on_the_whole_training_part() -> None:
     ids = make_task(learn_from="all").describe_batch(0, Shard(batch_size=8))[1].split(": ")[1].split(", ")
     assert sorted(ids) == sorted(tiny_splits().train.ids)

@@ -32,6 +32,7 @@ RUNS: dict[str, list[str]] = {
     "first order, other seed": ["update.mode=first_order", "seed=3"],
     "weighted sum, probed": ["update=weighted_sum", "probe_every=3"],
     "steps in turn, probed": ["update=alternating_steps", "update.retain_steps=2", "probe_every=2"],
+    "a rule, then steps": ["update={name: alternating_steps, rule: pcgrad, retain_steps: 2}", "probe_every=2"],
     "the forget side alone": ["update=forget_only"],
     "a combination": ["update.combine=nash"],
     "accumulated": ["gradient_accumulation_steps=3", "update=pcgrad"],

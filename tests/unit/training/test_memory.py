@@ -79,6 +79,8 @@ def test_a_simulated_pass_takes_what_a_real_one_does(precision: str, recomputed:
 def test_a_gradient_of_a_gradient_takes_what_a_real_one_does(precision: str) -> None:
     exact = {"name": "lur", "mode": "exact"}
     estimated = estimate(update=exact, mixed_precision=precision, train_batch_size=4).passes
+    in_turn = {"name": "alternating_steps", "rule": exact}
+    assert estimate(update=in_turn, mixed_precision=precision, train_batch_size=4).passes == estimated
     unet = tiny_unet().eval()
     parameters = list(unet.parameters())
     noisy, states, timesteps = torch.randn(4, 4, 8, 8), torch.randn(4, 12, 16), torch.tensor([1, 2, 3, 4])

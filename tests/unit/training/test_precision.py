@@ -230,8 +230,13 @@ def test_a_bare_no_is_no_though_yaml_reads_it_as_false(tmp_path: Path) -> None:
     assert run.mixed_precision == "no"
 
 
+@pytest.mark.parametrize(
+    "update", ["{name: lur, mode: exact}", "{name: alternating_steps, rule: {name: lur, mode: exact}}"]
+)
 @pytest.mark.parametrize("given", [{"mixed_precision": "fp16"}, {"compile": "true"}])
-def test_second_derivatives_are_refused_where_they_cannot_be_had(tmp_path: Path, given: dict[str, str]) -> None:
-    config = write_config(tmp_path, tmp_path / "none", update="{name: lur, mode: exact}", **given)
+def test_second_derivatives_are_refused_where_they_cannot_be_had(
+    tmp_path: Path, given: dict[str, str], update: str
+) -> None:
+    config = write_config(tmp_path, tmp_path / "none", update=update, **given)
     with pytest.raises(UserError, match=f"^{next(iter(given))}: "):
         check_run(load(ErasureRun, config, []))

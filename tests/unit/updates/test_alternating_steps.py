@@ -1,13 +1,18 @@
-"""A step to forget, then a step to retain, by hand."""
+"""A step to forget, or of a rule, then steps to retain, by hand."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
+from erase.config import build, dump, merge
+from erase.errors import UserError
 from erase.protocols import Diagnostics, UpdateState
-from erase.updates import AlternatingSteps
+from erase.training.settings import TrainingSettings
+from erase.updates import LUR, AlternatingSteps, Nash, WeightedSum
+from erase.updates.alpha import AbsoluteAlpha
 from tests.properties import assert_parameters_restored
-from tests.unit.updates.problems import bowls, flat_gradient
+from tests.unit.updates.problems import HEADS, TAILS, Network, bowls, flat_gradient
 
 
 def steps(count: int) -> tuple[list[Diagnostics], list[list[float]], UpdateState]:
@@ -94,3 +99,65 @@ def test_it_says_how_often_each_objective_was_looked_at(rule: AlternatingSteps) 
     assert [rule.looked(step) for step in range(21)] == [
         (step - sum(done[:step]), sum(done[:step])) for step in range(21)
     ]
+
+
+RULES: dict[str, WeightedSum | Nash | LUR] = {
+    "weighted_sum": WeightedSum(),
+    "nash": Nash(),
+    "lur": LUR(mode="alternating", alpha=AbsoluteAlpha(value=0.1), measure_every=0),
+}
+
+
+@pytest.mark.parametrize("turn", [HEADS, TAILS])
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_takes_the_step_that_forgets_and_counts_its_own(name: str, turn: int) -> None:
+    """LUR's coin shows by which count it is tossed."""
+    steps = AlternatingSteps(retain_steps=2, rule=RULES[name])
+    expected = Network().problem().gradient(RULES[name], turn)
+    assert torch.equal(Network().problem().gradient(steps, 3 * turn), expected)
+    assert not torch.equal(Network().problem().gradient(steps, 3 * (HEADS + TAILS - turn)), expected) or name != "lur"
+
+
+def test_the_steps_after_a_rule_s_retain() -> None:
+    """g_r + g_f = (-1, 6), then g_r twice."""
+    rule = AlternatingSteps(retain_steps=2, rule=WeightedSum())
+    found = [bowls().gradient(rule, step).tolist() for step in range(4)]
+    assert found == [[-1.0, 6.0], [2.0, 2.0], [2.0, 2.0], [-1.0, 6.0]]
+    assert [bowls().run(rule, step).evaluations for step in range(4)] == [2, 1, 1, 2]
+
+
+def test_an_alpha_is_found_by_the_rule_s_own_steps() -> None:
+    """LUR finds its alpha in each of its first steps but the one that has no gradient before it."""
+    problem, state = Network().problem(), UpdateState()
+    rule = AlternatingSteps(retain_steps=3, rule=LUR(mode="chained"))
+    looks = []
+    for _ in range(9):
+        rule(problem.retain, problem.forget, problem.parameters, state)
+        looks.append(state.looks)
+    assert (looks, state.step) == ([0, 0, 0, 0, 1, 1, 1, 1, 2], 9)
+
+
+def test_what_was_looked_at_is_told_of_both() -> None:
+    """Where a rule takes the step, that step looks at what is retained as well."""
+    assert [AlternatingSteps(retain_steps=2).looked(step) for step in range(5)] == [
+        (0, 0),
+        (0, 1),
+        (1, 1),
+        (2, 1),
+        (2, 2),
+    ]
+    ruled = AlternatingSteps(retain_steps=2, rule=WeightedSum(), forget_until=3)
+    assert [ruled.looked(step) for step in range(5)] == [(0, 0), (1, 1), (2, 1), (3, 1), (4, 1)]
+
+
+def test_a_rule_s_buffers_are_its_own() -> None:
+    assert [AlternatingSteps(rule=rule).buffers for rule in (WeightedSum(), Nash(), LUR())] == [0, 1, 1]
+
+
+def test_a_rule_is_chosen_by_name_and_survives_being_written() -> None:
+    given = {"output_dir": "run", "update": {"name": "alternating_steps", "retain_steps": 4}}
+    made = build(TrainingSettings, merge(given, ["update.rule.name=lur", "update.rule.combine=nash"]))
+    assert made.update == AlternatingSteps(retain_steps=4, rule=LUR(combine=Nash()))
+    assert build(TrainingSettings, dump(made)) == made
+    with pytest.raises(UserError, match=r"update\.rule\.name: found 'alternating_steps'; known: lur, weighted_sum"):
+        build(TrainingSettings, merge(given, ["update.rule.name=alternating_steps"]))

@@ -16,7 +16,18 @@ from torch.nn.functional import cosine_similarity
 
 from erase.gradients import clear, gather, gradients, parameter_norm, preserved, shift
 from erase.protocols import Objective, UpdateRule, UpdateState
-from erase.updates import LUR, MGDA, CAGrad, GradientProjection, Nash, PCGrad, TorchJD, UPGrad, WeightedSum
+from erase.updates import (
+    LUR,
+    MGDA,
+    AlternatingSteps,
+    CAGrad,
+    GradientProjection,
+    Nash,
+    PCGrad,
+    TorchJD,
+    UPGrad,
+    WeightedSum,
+)
 from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha
 from erase.updates.gram import gram_of
 from erase.updates.lur import coin
@@ -78,6 +89,8 @@ def two_gradients(problem: Problem, rule: UpdateRule, step: int) -> tuple[Tensor
 def weights(rule: UpdateRule, step: int, retain: Tensors, forget: Tensors) -> tuple[float, float]:
     """The rule's factors on the two gradients, from its Gram matrix."""
     gram = gram_of(retain, forget)
+    if isinstance(rule, AlternatingSteps) and rule.rule is not None:
+        return weights(rule.rule, step, retain, forget)
     if isinstance(rule, LUR):
         return weights(rule.combine, step, retain, forget)
     if isinstance(rule, PCGrad | UPGrad | MGDA | CAGrad | Nash | GradientProjection):
@@ -133,7 +146,8 @@ def update(name: str, autocast: bool) -> Tensor:
 
 def combination(rule: UpdateRule, step: int) -> Callable[[Tensor, Tensor], Tensor]:
     """How the rule puts two gradients together."""
-    combines = rule.combine if isinstance(rule, LUR) else rule
+    inner = rule.rule if isinstance(rule, AlternatingSteps) and rule.rule is not None else rule
+    combines = inner.combine if isinstance(inner, LUR) else inner
 
     def combined(retain: Tensor, forget: Tensor) -> Tensor:
         if not hasattr(combines, "combine"):
