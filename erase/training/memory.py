@@ -75,6 +75,7 @@ class Memory:
             "average": self.average,
             "update rule": self.rule,
             "forward and backward pass": self.passes,
+            "CUDA context": OVERHEAD,
         }
         listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         return "\n".join(
