@@ -147,6 +147,7 @@ METHODS: dict[str, Method] = {
     **with_labels("random labels", RANDOM, chained=10, alternating=13, others=15),
     **with_labels("nearest labels", NEAREST, chained=7, alternating=8, others=10),
     "lur chained, repaired": repaired("digits_random10", "{name: lur, mode: chained}", 20, (9, 4, 3)),
+    "lur nash, repaired": repaired("digits_munba", "{name: lur, mode: chained, combine: nash}", 20, (9, 4, 3)),
     "weighted_sum, repaired": repaired("digits_random10", "weighted_sum", 24, (11, 5, 3)),
     "munba, repaired": repaired("digits_munba", "nash", 24, (11, 5, 3)),
 }
