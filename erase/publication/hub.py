@@ -29,8 +29,9 @@ PATIENCE = 120.0
 """Seconds without a sign of life, after which a request is given up and made again."""
 LONGEST = 300.0
 """Seconds that are waited at the Hub's own request."""
-PASSING = (408, 409, 412, 429, 500, 502, 503, 504)
-"""Answers that may be others the next time. 409, 412: somebody commits too, perhaps an earlier try of ours."""
+PASSING = (408, 409, 429, 500, 502, 503, 504)
+"""Answers that may be others the next time. 409: somebody commits at this moment, perhaps an earlier try of ours. Not
+412: somebody has committed since the upload began."""
 KEPT = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
 AGAIN = "what is uploaded already is not sent again"
@@ -72,7 +73,8 @@ def upload(folder: Path, names: Sequence[str], to: Destination, summary: str) ->
     user = check_write_access(to)
     api = HfApi(library_name="erase")
     persist(to, lambda: _open(api, to))
-    return persist(to, lambda: _commit(api, folder, names, to, summary, user))
+    parent = persist(to, lambda: api.model_info(to.repo_id, revision=to.revision).sha)
+    return persist(to, lambda: _commit(api, folder, names, to, summary, user, parent))
 
 
 def _open(api: HfApi, to: Destination) -> None:
@@ -85,8 +87,13 @@ def _open(api: HfApi, to: Destination) -> None:
         raise UserError(f"private: {to.repo_id} is there and public; make it private in its settings, or leave it out")
 
 
-def _commit(api: HfApi, folder: Path, names: Sequence[str], to: Destination, summary: str, user: str) -> Published:
-    """One try. If an earlier one succeeded unheard, nothing is left to change, and its commit is found."""
+def _commit(
+    api: HfApi, folder: Path, names: Sequence[str], to: Destination, summary: str, user: str, parent: str | None
+) -> Published:
+    """One try, on what the branch was when the upload began: a commit of somebody else since then is not buried.
+
+    If an earlier try succeeded unheard, nothing is left to change, and its commit is found.
+    """
     if to.create_pr and (found := _pull_request(api, to, summary, user)):
         return found
     head = api.model_info(to.repo_id, revision=to.revision)
@@ -102,7 +109,7 @@ def _commit(api: HfApi, folder: Path, names: Sequence[str], to: Destination, sum
         commit_message=summary,
         revision=to.revision,
         create_pr=to.create_pr,
-        parent_commit=head.sha,
+        parent_commit=parent,
     )
     published = Published(to.repo_id, str(made.oid), str(made.commit_url), made.pr_url)
     _check_whole(api, names, published)

@@ -244,18 +244,18 @@ def test_offline_is_said(server: HubServer, folder: Path) -> None:
     assert failed.returncode == 1 and "HF_HUB_OFFLINE" in failed.stderr and "--local_dir" in failed.stderr
 
 
-def test_a_commit_that_another_made_meanwhile_is_not_buried(server: HubServer, folder: Path) -> None:
-    """It comes after the head was read, and before our commit is worked on."""
+@pytest.mark.parametrize("file", ["theirs.json", "results.json"])
+def test_a_commit_that_another_made_meanwhile_is_not_buried(server: HubServer, folder: Path, file: str) -> None:
+    """It comes after the head was read, and before our commit is worked on: of another file, or of one of ours."""
     assert upload(server, folder).returncode == 0
     repo = server.state.repos[REPO]
     (folder / "results.json").write_text('{"new": 1}\n')
 
     def other() -> None:
         head = repo.at("main")
-        repo.add("main", head.oid, "theirs", {**head.files, "theirs.json": b"{}"})
+        repo.add("main", head.oid, "theirs", {**head.files, file: b"[]\n"})
 
     server.state.faults = [Fault("/commit/", "first", work=other)]
     done = upload(server, folder)
-    assert done.returncode == 1 and "theirs.json" in done.stderr
-    assert repo.at("main").files["theirs.json"] == b"{}"
-    assert repo.at("main").files["results.json"] == b"{}\n"
+    assert done.returncode == 1 and "changed by somebody else meanwhile" in done.stderr
+    assert repo.at("main").message == "theirs" and repo.at("main").files[file] == b"[]\n"
