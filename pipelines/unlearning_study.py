@@ -24,7 +24,7 @@ from erase.config import build, dump
 from erase.errors import UserError
 from erase.evaluation.unlearning.judge import judge, values
 from erase.evaluation.unlearning.outputs import Parts
-from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN, Row
+from erase.evaluation.unlearning.study import AGAIN, NOTHING, REFERENCES, RETRAIN, Row
 from erase.provenance import describe_software, held, write_json
 from erase.training.unlearning import train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
@@ -111,6 +111,26 @@ class Study:
                 write_json(place, {"setting": setting, "method": name, "seed": seed, **found})
         return Row(name, SETTINGS[setting].title, seed, found["values"])
 
+    def rows(self, setting: str) -> list[Row]:
+        """What is stored of a setting: run as the stored tuning chooses, by the configurations as they are today.
+
+        A run of other settings is not there; nor is any before every method is tuned.
+        """
+        try:
+            given = {name: self.chosen(setting, name) for name in METHODS}
+        except UserError:
+            return []
+        title, found = SETTINGS[setting].title, []
+        for file in sorted((self.store / "runs" / setting).glob("references-*.json")):
+            seed = int(file.stem.rpartition("-")[2])
+            references = self.stored(file, self.reference_run(setting, seed)) or {}
+            found += [Row(name, title, seed, references[name]) for name in REFERENCES if name in references]
+            for name, overrides in given.items():
+                place = self.place(setting, name, overrides, seed, tuning=False)
+                if stored := self.stored(place, self.run(setting, name, overrides, seed, place)):
+                    found.append(Row(name, title, seed, stored["values"]))
+        return found
+
     def place(self, setting: str, name: str, overrides: Overrides, seed: int, tuning: bool) -> Path:
         """The file of a run's result."""
         label = "_".join([name.replace(" ", "-").replace(",", ""), *(o.split("=")[1] for o in overrides if tuning)])
@@ -157,12 +177,16 @@ class Study:
     def references(self, setting: str, seed: int) -> None:
         """Retraining, retraining from other weights, and doing nothing."""
         place = self.store / "runs" / setting / f"references-{seed}.json"
-        run = make_run(SETTINGS[setting], METHODS["finetune"], (), seed, self.scratch / "none")
+        run = self.reference_run(setting, seed)
         with claimed(place):
             found = self.stored(place, run)
             if found is None or AGAIN not in found:
                 found = self.judged_references(run)
                 write_json(place, found)
+
+    def reference_run(self, setting: str, seed: int) -> UnlearningRun:
+        """Settings of a run of which only what all methods share matters."""
+        return make_run(SETTINGS[setting], METHODS["finetune"], (), seed, self.scratch / "none")
 
     def judged_references(self, run: UnlearningRun) -> dict[str, Any]:
         """All judged against retraining, which is 0 from itself."""

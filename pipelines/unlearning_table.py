@@ -11,15 +11,12 @@ fastest.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from erase.command_line import quieten
-from erase.errors import UserError
-from erase.evaluation.trials import spread
-from erase.evaluation.unlearning.study import REFERENCES, RETRAIN, Row, by_method, measured, summary, table
+from erase.evaluation.unlearning.study import REFERENCES, RETRAIN, Row, by_method, shown, summary, table
 from erase.evaluation.unlearning.study_plot import write_plot
 from erase.provenance import write_text
 from pipelines.unlearning_methods import METHODS, SETTINGS
@@ -28,26 +25,11 @@ from pipelines.unlearning_study import Study
 STORE = Path(__file__).parent / "results" / "unlearning_table"
 
 
-def all_rows(store: Path) -> list[Row]:
+def all_rows(study: Study) -> list[Row]:
     """What is stored, of the seeds that tuning did not see; of a setting that every method has the same seeds of."""
-    rows = [row for setting in SETTINGS if is_complete(found := rows_of(store, setting)) for row in found]
+    rows = [row for setting in SETTINGS if is_complete(found := study.rows(setting)) for row in found]
     order = [*REFERENCES, *METHODS]
     return sorted(rows, key=lambda row: order.index(row.method))
-
-
-def rows_of(store: Path, setting: str) -> list[Row]:
-    """What is stored of a setting."""
-    rows, title = [], SETTINGS[setting].title
-    for file in sorted((store / "runs" / setting).glob("*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if "method" not in found:
-            seed = int(file.stem.rpartition("-")[2])
-            rows += [Row(name, title, seed, found[name]) for name in REFERENCES if name in found]
-        elif found["method"] in METHODS:
-            rows.append(Row(found["method"], title, found["seed"], found["values"]))
-        else:
-            raise UserError(f"{file}: is of the method {found['method']!r}, which the study has not; remove it")
-    return rows
 
 
 def is_complete(rows: Sequence[Row]) -> bool:
@@ -65,7 +47,7 @@ def headline(study: Study, rows: Sequence[Row]) -> str:
         for is_lur in (True, False) if groups else ():
             names = [name for name in METHODS if name.startswith("lur") == is_lur]
             name = min(names, key=partial(study.tuning_gap, setting))
-            cells += [name, spread(measured(groups[name], "Avg_gap"), 2)]
+            cells += [name, shown(groups[name], "Avg_gap")]
         lines += [f"| {' | '.join(cells)} |"] if groups else []
     return "\n".join(lines)
 
@@ -92,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in given.seeds:
             study.references(setting, seed)
             study.make_rows(setting, seed)
-    rows = all_rows(given.store)
+    rows = all_rows(study)
     write_text(given.store.with_suffix(".md"), render(study, rows))
     write_plot(given.store.with_suffix(".svg"), rows)
     print(render(study, rows))

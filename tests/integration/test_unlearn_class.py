@@ -188,11 +188,16 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     unlearning_table.main(words)
     files = {file: file.stat().st_mtime_ns for file in store.rglob("*.json")}
     assert len([file for file in files if "tune" in file.parts]) == 2 * (5 + 3)
-    rows = unlearning_table.all_rows(store)
+    study = unlearning_study.Study(store, tmp_path / "unused")
+    rows = unlearning_table.all_rows(study)
     assert [row.method for row in rows] == [RETRAIN, AGAIN, NOTHING, "finetune", "lur chained"]
     few["scrub"] = unlearning_methods.METHODS["scrub"]  # which has no runs: the setting is not complete
-    assert unlearning_table.all_rows(store) == []
+    assert unlearning_table.all_rows(study) == []
     del few["scrub"]
+    finetune, given = configs / "digits_finetune.yaml", (configs / "digits_finetune.yaml").read_text()
+    finetune.write_text(given + "weight_decay: 0.5\n")  # its runs are of other settings than that
+    assert unlearning_table.all_rows(study) == []
+    finetune.write_text(given)
     table = store.with_suffix(".md").read_text()
     assert "| digits, 10 % flipped labels | lur chained | " in table
     assert "### digits, 10 % flipped labels" in table and "| lur chained | 1 |" in table
@@ -211,12 +216,15 @@ def test_every_method_has_the_same_search_and_budget(name: str, of: str, budget:
     assert len(tries) == (12 if len(method.modes) == 2 else 8)
     for overrides in tries:
         run = unlearning_methods.make_run(setting, method, overrides, 0, Path("x"))
-        problem, state, evaluations = bowls(), UpdateState(), 0
+        problem, state, evaluations, ahead = bowls(), UpdateState(), 0, 0
         for _ in range(run.max_train_steps):
+            found = state.looks >= 1  # LUR's alpha: before that it looks next to nowhere
             seen = run.update(problem.retain, problem.forget, problem.parameters, state)
+            ahead += found and seen.forget_loss is not None
             attacked = run.forget_loss.name == "boundary_shrink" and seen.forget_loss is not None
             evaluations += seen.evaluations + attacked
         assert evaluations <= budget
+        assert ahead >= 2 or not name.startswith("lur")
 
 
 @pytest.mark.parametrize(("best", "place"), [(0.0003, 0), (0.02, 4), (3.0, 8)])

@@ -95,10 +95,14 @@ def _cell(groups: Mapping[str, Sequence[Row]], method: str, metric: str) -> str:
     group = groups.get(method, ())
     if not group:
         return "–"
+    return f"**{shown(group, metric)}**" if method in best(groups, metric) else shown(group, metric)
+
+
+def shown(group: Sequence[Row], metric: str) -> str:
+    """Mean and standard deviation of the runs that have the metric, and how many diverged."""
     lost = sum(not row.values for row in group)
-    shown = spread(measured(group, metric), DIGITS.get(metric, 2)) if lost < len(group) else ""
-    shown += f"{', ' if shown else ''}{lost} of {len(group)} diverged" if lost else ""
-    return f"**{shown}**" if method in best(groups, metric) else shown
+    found = [spread(measured(group, metric), DIGITS.get(metric, 2))] if lost < len(group) else []
+    return ", ".join([*found, *([f"{lost} of {len(group)} diverged"] if lost else [])])
 
 
 def _unit(metric: str) -> str:
