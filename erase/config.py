@@ -21,6 +21,15 @@ SECRET = re.compile("token|password|secret|api_?key", re.IGNORECASE)
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]
 Schema = Mapping[str, Any]
+SCHEMAS: dict[type, Schema] = {}
+"""Of the classes that were asked for."""
+
+
+def schema_of(cls: type[Any]) -> Schema:
+    """What keys a class has, as JSON Schema; made once, for that takes longer than to read a file by it."""
+    if cls not in SCHEMAS:
+        SCHEMAS[cls] = TypeAdapter(cls).json_schema()
+    return SCHEMAS[cls]
 
 
 def load(cls: type[Settings], file: Path | None, overrides: Iterable[str] = ()) -> Settings:
@@ -28,7 +37,7 @@ def load(cls: type[Settings], file: Path | None, overrides: Iterable[str] = ()) 
 
     ``update=weighted_sum`` is short for ``update.name=weighted_sum``.
     """
-    schema = TypeAdapter(cls).json_schema()
+    schema = schema_of(cls)
     tree = _in_full(read_yaml(file) if file else {}, schema)
     return build(cls, merge(tree, [_by_name(override, schema) for override in overrides]))
 
@@ -91,8 +100,7 @@ def split(override: str) -> tuple[str, Any]:
 
 def build(cls: type[Settings], tree: Mapping[str, Any]) -> Settings:
     """``cls`` from a tree; a :class:`UserError` names every wrong key, its value and what is allowed."""
-    adapter = TypeAdapter(cls)
-    schema = adapter.json_schema()
+    adapter, schema = TypeAdapter(cls), schema_of(cls)
     tree = _in_full(tree, schema)
     try:
         return adapter.validate_python(tree)
@@ -168,7 +176,7 @@ def _by_name(override: str, schema: Schema) -> str:
 
 def keys(cls: type) -> set[str]:
     """The name of every key that ``cls`` or a component in it knows."""
-    return _keys(TypeAdapter(cls).json_schema())
+    return _keys(schema_of(cls))
 
 
 def _keys(schema: Schema) -> set[str]:
