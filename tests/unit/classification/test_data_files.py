@@ -80,6 +80,15 @@ def test_damaged_pictures_are_left_out_only_if_asked(folder: Path) -> None:
     assert np.array_equal(images.pixels[1].permute(1, 2, 0).numpy(), np.asarray(noise(2)))
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_pictures_of_more_than_8_bits_are_refused_and_not_made_white(folder: Path, kind: Any) -> None:
+    deep = Image.fromarray(np.linspace(0, 65535, 64).reshape(8, 8).astype(kind))
+    deep.save(folder / "cat" / "c.tiff")
+    wrong = rf"data.path: cat/c.tiff cannot .*: its mode is {deep.mode}, more than 8 bits a channel; save it with 8"
+    with pytest.raises(UserError, match=wrong):
+        Folder(path=folder, size=8).load(0)
+
+
 def test_only_ten_damaged_pictures_are_listed(folder: Path) -> None:
     for place in range(13):
         (folder / "cat" / f"x{place:02d}.png").write_bytes(b"no")
