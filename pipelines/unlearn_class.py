@@ -14,7 +14,6 @@ are there before that, and once more with the attacks; what diverges among the s
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from erase.command_line import guarded, parse
 from erase.config import differences, dump, load
 from erase.errors import UserError
 from erase.evaluation.audit import command_line
+from erase.evaluation.metrics.loading import device
 from erase.evaluation.unlearning.accuracy import accuracies
 from erase.evaluation.unlearning.challenge import FEWEST, challenge_score
 from erase.evaluation.unlearning.judge import Judged, judge, measure
@@ -56,14 +56,19 @@ def outputs_of(folder: Path, splits: Splits) -> Parts:
 
 
 def parts_of(model: nn.Module, normalise: Normalise, splits: Splits) -> Parts:
-    """What a model says of every part, shown as it knows pictures."""
+    """What a model says of every part, shown as it knows pictures; it is moved to the first GPU, if there is one."""
+    model.to(device())
     return {name: predict(model, getattr(splits, name), normalise) for name in PARTS}
 
 
 def seconds_of(folder: Path) -> float:
     """The run time that a classifier's run has noted."""
-    made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    return float(made["counts"]["seconds"])
+    return float(provenance_of(folder)["counts"]["seconds"])
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """How a classifier's run was made."""
+    return read_json(folder / PROVENANCE, "output_dir")
 
 
 def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged], dict[str, Parts]]:
@@ -75,7 +80,7 @@ def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged]
     outputs |= {side: outputs_of(folder, splits) for side, folder in folders.items()}
     judged = {side: judge(parts, outputs[RETRAINED]) for side, parts in outputs.items()}
     for side, folder in folders.items():
-        judged[side]["RTE"] = measure("RTE", seconds_of(folder))
+        judged[side]["RTE"] = measure("RTE", seconds_of(folder), device=provenance_of(folder).get("device"))
     return judged, outputs
 
 
