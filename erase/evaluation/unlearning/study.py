@@ -49,6 +49,12 @@ def measured(group: Iterable[Row], metric: str) -> list[float]:
     return [row.values[metric] for row in group if metric in row.values]
 
 
+def diverged(group: Sequence[Row]) -> str:
+    """How many of the runs did, in words; nothing where none did."""
+    lost = sum(not row.values for row in group)
+    return f"{lost} of {len(group)} diverged" if lost else ""
+
+
 def best(groups: Mapping[str, Sequence[Row]], metric: str = "Avg_gap") -> set[str]:
     """The approximate methods of the smallest mean, among those that no run of diverged."""
     means = {
@@ -95,9 +101,9 @@ def _cell(groups: Mapping[str, Sequence[Row]], method: str, metric: str) -> str:
     group = groups.get(method, ())
     if not group:
         return "–"
-    lost = sum(not row.values for row in group)
-    shown = spread(measured(group, metric), DIGITS.get(metric, 2)) if lost < len(group) else ""
-    shown += f"{', ' if shown else ''}{lost} of {len(group)} diverged" if lost else ""
+    found = measured(group, metric) if any(row.values for row in group) else None
+    parts = ["" if found is None else spread(found, DIGITS.get(metric, 2)), diverged(group)]
+    shown = ", ".join(filter(None, parts))
     return f"**{shown}**" if method in best(groups, metric) else shown
 
 
