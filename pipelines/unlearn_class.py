@@ -7,17 +7,18 @@
 Any key of `erase train` may follow. The original and the retrained model are trained once and kept in the cache;
 results.json and report.html go beside the unlearned model. Start from nothing with `--overwrite`. With
 `--shadow_models` N, 2 or more, N more models are retrained, and N more originals trained and unlearned, each from a
-seed of its own: RMIA and U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken.
+seed of its own: RMIA and U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken. Both files
+are there before that, and once more with the attacks; what diverges among the shadow models is left out and counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from erase.command_line import guarded, parse
 from erase.config import differences, dump, load
 from erase.errors import UserError
 from erase.evaluation.audit import command_line
+from erase.evaluation.metrics.loading import device
 from erase.evaluation.unlearning.accuracy import accuracies
 from erase.evaluation.unlearning.challenge import FEWEST, challenge_score
 from erase.evaluation.unlearning.judge import Judged, judge, measure
@@ -44,6 +46,8 @@ from erase.training.unlearning import as_shown, build_model, train_from_scratch,
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.training.unlearning_words import forgotten, method
 
+RESULTS, PAGE = "results.json", "report.html"
+
 
 def outputs_of(folder: Path, splits: Splits) -> Parts:
     """What a classifier that a run has written says of every part."""
@@ -52,14 +56,19 @@ def outputs_of(folder: Path, splits: Splits) -> Parts:
 
 
 def parts_of(model: nn.Module, normalise: Normalise, splits: Splits) -> Parts:
-    """What a model says of every part, shown as it knows pictures."""
+    """What a model says of every part, shown as it knows pictures; it is moved to the first GPU, if there is one."""
+    model.to(device())
     return {name: predict(model, getattr(splits, name), normalise) for name in PARTS}
 
 
 def seconds_of(folder: Path) -> float:
     """The run time that a classifier's run has noted."""
-    made = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    return float(made["counts"]["seconds"])
+    return float(provenance_of(folder)["counts"]["seconds"])
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """How a classifier's run was made."""
+    return read_json(folder / PROVENANCE, "output_dir")
 
 
 def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged], dict[str, Parts]]:
@@ -71,19 +80,40 @@ def judged_models(run: UnlearningRun, splits: Splits) -> tuple[dict[str, Judged]
     outputs |= {side: outputs_of(folder, splits) for side, folder in folders.items()}
     judged = {side: judge(parts, outputs[RETRAINED]) for side, parts in outputs.items()}
     for side, folder in folders.items():
-        judged[side]["RTE"] = measure("RTE", seconds_of(folder))
+        judged[side]["RTE"] = measure("RTE", seconds_of(folder), device=provenance_of(folder).get("device"))
     return judged, outputs
 
 
-def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], count: int) -> dict[str, Any]:
-    """RMIA, U-LiRA and the challenge's score, by shadow models of both kinds: the same samples, other seeds."""
-    retrained, unlearned = [outputs[RETRAINED]], [outputs[UNLEARNED]]
+def shadow_pairs(run: UnlearningRun, splits: Splits, count: int) -> list[tuple[Parts, Parts]]:
+    """What shadow models say, unlearned and retrained: the same samples, other seeds. Pairs that diverge are left out.
+
+    With the run's own pair there must be as many as the attacks need.
+    """
+    pairs = []
     for number in range(1, count + 1):
         folder = run.output_dir / "shadows" / str(number)
         other = replace(run, seed=run.seed + number, output_dir=folder, overwrite=True, resume_from_checkpoint=None)
-        retrained.append(outputs_of(train_from_scratch(other, splits, "retain"), splits))
-        unlearn(other)
-        unlearned.append(outputs_of(other.output_dir, splits))
+        try:
+            retrained = outputs_of(train_from_scratch(other, splits, "retain"), splits)
+            unlearn(other)
+            pairs.append((outputs_of(other.output_dir, splits), retrained))
+        except UserError as error:
+            if "not finite" not in str(error):
+                raise
+            print(f"shadow model {number} of {count} diverged and is left out: {error.problems[0]}")
+    if len(pairs) < FEWEST - 1:
+        rule = f"the attacks need {FEWEST - 1}; results.json and report.html are there without them"
+        raise UserError(
+            f"shadow_models: {count - len(pairs)} of {count} diverged, {len(pairs)} are left; {rule}; give more, or "
+            "settings that diverge less often, such as a smaller learning_rate"
+        )
+    return pairs
+
+
+def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], count: int) -> dict[str, Any]:
+    """RMIA, U-LiRA and the challenge's score, by shadow models of both kinds."""
+    pairs = [(outputs[UNLEARNED], outputs[RETRAINED]), *shadow_pairs(run, splits, count)]
+    unlearned, retrained = (list(of) for of in zip(*pairs, strict=True))
 
     def stacked(models: list[Parts], part: str, what: str) -> Any:
         return np.stack([getattr(parts[part], what) for parts in models])
@@ -95,6 +125,7 @@ def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], c
         "RMIA": rmia(*target, *references).as_dict(),
         "U-LiRA": ulira(*margins).as_dict(),
         "challenge": challenged(margins, unlearned, retrained),
+        "models": {"asked": count, "diverged": count + 1 - len(pairs)},
     }
 
 
@@ -113,9 +144,10 @@ def check_shadows(run: UnlearningRun, count: int) -> None:
     if count and count < FEWEST - 1:
         rule = f"RMIA takes one, U-LiRA and the challenge's score {FEWEST} of each kind, the run's own among them"
         raise UserError(f"shadow_models: found {count}; {rule}; give {FEWEST - 1} or more, or 0 for none")
-    if count and run.model.checkpoint is not None:
-        rule = "there is one such original, and shadow models need each their own"
-        raise UserError(f"shadow_models: found {count} beside model.checkpoint; {rule}; leave out one of the two")
+    for key, given in (("model.checkpoint", run.model.checkpoint), ("mask.file", getattr(run.mask, "file", None))):
+        if count and given is not None:
+            rule = "it is of one original, and shadow models need each their own"
+            raise UserError(f"shadow_models: found {count} beside {key}; {rule}; leave out one of the two")
 
 
 def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
@@ -124,19 +156,33 @@ def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
     if not is_made(run, splits):
         print(unlearn(run).describe())
     judged, outputs = judged_models(run, splits)
-    shadows = attacked(run, splits, outputs, shadow_models) if shadow_models else {}
+    write = partial(write_findings, run, splits, judged, outputs, command)
+    write({})
+    if shadow_models:
+        write(attacked(run, splits, outputs, shadow_models))
+    print(f"{run.output_dir / RESULTS}\n{run.output_dir / PAGE}")
+
+
+def write_findings(
+    run: UnlearningRun,
+    splits: Splits,
+    judged: Mapping[str, Judged],
+    outputs: Mapping[str, Parts],
+    command: str,
+    shadows: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """results.json and the page, which leaves out the epsilon of each sample."""
     facts: dict[str, Any] = {
         "samples": {name: len(getattr(splits, name)) for name in ("train", *PARTS)},
         "hashes": splits.hashes(),
         "settings": {k: v for k, v in dump(run).items() if k not in ("output_dir", "overwrite")},
         "environment": describe_environment(),
-        **({"shadow models": shadows} if shadows else {}),
     }
-    write_json(run.output_dir / "results.json", {"judged": judged, "shadows": shadows, "command": command, **facts})
+    write_json(run.output_dir / RESULTS, {"judged": judged, "shadows": shadows, "command": command, **facts})
+    shown = {attack: {k: v for k, v in found.items() if k != "epsilons"} for attack, found in shadows.items()}
     model = f"{run.model.source} {run.model.architecture}"
-    page = run.output_dir / "report.html"
-    write_report(page, Results(forgotten(run), model, method(run), judged, command, facts), outputs)
-    print(f"{run.output_dir / 'results.json'}\n{page}")
+    told = Results(forgotten(run), model, method(run), judged, command, {**facts, "shadow models": shown})
+    write_report(run.output_dir / PAGE, told, outputs)
 
 
 def is_made(run: UnlearningRun, splits: Splits) -> bool:

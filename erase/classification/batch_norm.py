@@ -4,8 +4,9 @@ An update rule may look at a loss several times a step, at shifted weights. Were
 look, or used in one and not in another, the looks would be at different functions. So there are two ways: `frozen`,
 the running statistics are used and never move; and `batch`, each look uses the statistics of the step's own batch,
 and the running ones follow the retain batch once a step, at the weights that the step begins with: a rule that looks
-at the forget batch first, and shifts the weights, is charged one evaluation more. In both, dropout and stochastic depth
-are off: a loss is a function of the parameters alone.
+at the forget batch first, and shifts the weights, is charged one evaluation more. Under a rule that never looks at the
+retain batch (`forget_only`) they stay as they were, so that what is saved is another function than the one whose
+gradients were taken. In both ways, dropout and stochastic depth are off: a loss is a function of the parameters alone.
 """
 
 from __future__ import annotations

@@ -28,14 +28,24 @@ def unfit(model: nn.Module, splits: Splits, device: torch.device | str = "cpu") 
         yield f"model: the network tells {found} classes apart, the data has {wanted}; give one that fits"
 
 
-def batch_norm_problems(model: nn.Module, mode: BatchNormMode, batch: int, at_random: bool) -> Iterator[str]:
-    """What running statistics, or those of a batch, do not go with; ``at_random``: the first weights are."""
+def batch_norm_problems(
+    model: nn.Module, mode: BatchNormMode, batch: int, at_random: bool, retains: bool = True
+) -> Iterator[str]:
+    """What running statistics, or those of a batch, do not go with.
+
+    ``at_random``: the first weights are. ``retains``: the update rule looks at the retain batch, which they follow.
+    """
     if not has_batch_norm(model):
         return
     if at_random and mode == "frozen":
         yield (
             "batch_norm: found frozen with weights drawn at random: the running statistics would stay those of a "
             "network that has seen nothing; use batch"
+        )
+    if at_random and mode == "batch" and not retains:
+        yield (
+            "batch_norm: found batch with weights drawn at random and update.name forget_only: the running statistics "
+            "follow the retain batch, which it never looks at; choose another update, or begin with learned weights"
         )
     if mode == "batch" and batch == 1:
         yield (

@@ -10,7 +10,7 @@ from diffusers.image_processor import VaeImageProcessor
 
 from erase.diffusion.batch import Examples
 from erase.errors import UserError, refuse
-from erase.pictures import DAMAGED
+from erase.pictures import DAMAGED, as_rgb
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def captioned_images(folder: Path, pipeline: Any) -> Examples:
     processor, latents = VaeImageProcessor(vae_scale_factor=pipeline.vae_scale_factor), []
     for number in range(len(data)):
         try:
-            image = data[number]["image"].convert("RGB")
+            image = as_rgb(data[number]["image"])
         except DAMAGED as error:
             what = f"image {number + 1} of {folder}, {captions[number]!r}"
             raise UserError(f"retain.images: {what}, cannot be read: {error}; remove it") from None

@@ -96,18 +96,21 @@ def effects(
     before: Sequence[Judged],
     after: Sequence[Judged],
     prompts: Sequence[Hashable] | None = None,
+    *,
+    comparisons: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The effect on each measure that has a picture: both sides and their difference, with intervals and the verdict.
 
-    The intervals of the differences hold for all measures together (Bonferroni). ``prompts`` is the prompt of each
-    picture where prompts have several: those are not independent, and what counts is prompts.
+    The intervals of the differences hold for all measures together (Bonferroni), or for as many ``comparisons`` as
+    share their table. ``prompts`` is the prompt of each picture where prompts have several: those are not independent,
+    and what counts is prompts.
     """
     there = {key: (measure, places) for key, measure, places in _places(wanted, before) if places}
     found = {}
     for key, (measure, places) in there.items():
         then, now = ([measure.value(side[place]) for place in places] for side in (before, after))
         clusters = None if prompts is None else [prompts[place] for place in places]
-        found[key] = effect(then, now, measure.is_share, clusters, len(there))
+        found[key] = effect(then, now, measure.is_share, clusters, comparisons or len(there))
     return found
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from erase.evaluation.audit_settings import AuditPlan
-from erase.evaluation.effects import SEED, effect, effects, measures
+from erase.evaluation.effects import SEED, Measure, effect, effects, measures
 from erase.evaluation.intervals import bootstrap_mean, cluster_means
 from erase.evaluation.metrics.nudity import EXPOSED
 from erase.evaluation.metrics.nudity_counts import count_as_peers, count_nudity
 from erase.evaluation.metrics.store import KEYS
+from erase.evaluation.scores import Judged
 from erase.evaluation.sides import NUDITY, SEEN, Side, Tables, counted, kept_places, prompts_of, target_places
 from erase.generation.folder import Picture
 
@@ -21,17 +22,19 @@ SHOWN_THRESHOLDS = (0.25, 0.45, 0.6, 0.75)
 
 
 def other_judges(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any]:
-    """The scores as the other metrics that can judge have them."""
-    found, places = {}, counted(plan, base.folder.pictures)
+    """The scores as the other metrics that can judge have them; all are rows of one table."""
+    places = counted(plan, base.folder.pictures)
     prompts = prompts_of(base.folder.pictures, places)
+    asked: dict[str, tuple[list[Measure], list[Judged], list[Judged]]] = {}
     for name in base.tables:
         if name in (*SEEN, NUDITY) and name != plan.judge:
             before, after = ([side.judged(plan, name)[p] for p in places] for side in (base, erased))
             domains = list(dict.fromkeys(d for judged in before for d in judged.asked))
             if plan.domain in domains:
                 wanted = measures(plan.audit.target, plan.domain, domains, None)
-                found[name] = effects([m for m in wanted if m.key in ("UA", "IRA")], before, after, prompts)
-    return found
+                asked[name] = [m for m in wanted if m.key in ("UA", "IRA")], before, after
+    rows = sum(len(wanted) for wanted, _, _ in asked.values())
+    return {name: effects(*of, prompts, comparisons=rows) for name, of in asked.items()}
 
 
 def split(plan: AuditPlan, pictures: Sequence[Picture]) -> dict[str, list[int]]:
@@ -86,12 +89,13 @@ def nudity(plan: AuditPlan, base: Side, erased: Side) -> dict[str, Any] | None:
         return None
     tables = {"base": base.tables[NUDITY], "erased": erased.tables[NUDITY]}
     pictures, found = base.folder.pictures, {}
-    for name, places in split(plan, pictures).items():
+    sides = split(plan, pictures)
+    for name, places in sides.items():
         boxes = {side: [table.column("detections")[p] for p in places] for side, table in tables.items()}
         highest = {
             side: [max(table.column(part)[p] for part in EXPOSED) for p in places] for side, table in tables.items()
         }
-        prompts, many = prompts_of(pictures, places), len(SHOWN_THRESHOLDS)
+        prompts, many = prompts_of(pictures, places), len(SHOWN_THRESHOLDS) * len(sides)
         effects_at = {}
         for threshold in SHOWN_THRESHOLDS:
             before, after = ([score >= threshold for score in highest[side]] for side in ("base", "erased"))

@@ -60,7 +60,10 @@ def _moved(results: Results) -> OtherTable | None:
         for side, where in SIDES.items()
         if side in sides
     ]
-    note = "Between the picture before and the one after, of one prompt and seed. Far for the target, near elsewhere."
+    note = (
+        "Between the picture before and the one after, of one prompt and seed. Far for the target, near elsewhere. "
+        "Each interval is of 95 % by itself."
+    )
     headings = ("Distance", "Mean", "95 % interval", "Pairs")
     return OtherTable("How far pictures moved", note, headings, tuple(lines)) if lines else None
 
@@ -71,7 +74,8 @@ def _distances(results: Results) -> OtherTable | None:
         for name, found in (results.get("distances") or {}).items()
     ]
     note = (
-        "Between the kept prompts' pictures before and those after, as two sets: small if what is drawn has not moved."
+        "Between the kept prompts' pictures before and those after, as two sets: small if what is drawn has not moved. "
+        "Each interval is of 95 % by itself."
     )
     headings = ("Distance", "Value", "95 % interval", "Images of each")
     return OtherTable("Distance of the two sets", note, headings, tuple(lines)) if lines else None

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 
+from erase.classification.data import Digits
+from erase.classification.model_settings import ModelSettings
+from erase.classification.models import make_model
+from erase.classification.splits import Classes, make_splits
 from erase.config import load
 from erase.diffusion.prepare import load_base, prepare
+from erase.evaluation.unlearning.outputs import predict
 from erase.training.erasure import ErasureRun, check_run, make_task
 from erase.training.loop import TrainingRun
 from erase.training.step_log import read_log
+from pipelines.unlearn_class import parts_of
 from tests.launch import train
 from tests.tiny import write_config
 
@@ -36,3 +43,13 @@ def test_the_unet_alone_stays_on_the_device(model: Path, tmp_path: Path) -> None
     for part in (base.pipeline.text_encoder, base.pipeline.vae):
         assert {p.device.type for p in part.parameters()} == {"cpu"}
     TrainingRun(task, run, accelerator, {}).train()
+
+
+def test_a_classifier_is_judged_on_the_device_and_alike() -> None:
+    splits = make_splits(Digits(), Classes(labels=("8",)), 0)
+    torch.manual_seed(0)
+    model = make_model(ModelSettings("timm", "test_resnet", "standard"), 10, 1)
+    plain = predict(model.eval(), splits.test, splits.normalise)
+    found = parts_of(model, splits.normalise, splits)["test"]
+    assert {p.device.type for p in model.parameters()} == {"cuda"}
+    assert np.abs(found.logits - plain.logits).max() < 1e-2

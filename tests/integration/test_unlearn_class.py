@@ -24,7 +24,7 @@ from erase.config import load
 from erase.errors import UserError
 from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN
 from erase.protocols import UpdateState
-from erase.training.unlearning import train_from_scratch, unlearn
+from erase.training.unlearning import UnlearningCounts, train_from_scratch, unlearn
 from erase.training.unlearning_settings import UnlearningRun
 from pipelines import unlearn_class, unlearning_methods, unlearning_study, unlearning_table
 from pipelines.search import choose
@@ -54,11 +54,35 @@ def test_all_three_models_are_judged_and_shown(tmp_path: Path, monkeypatch: pyte
     assert list(results["judged"]) == ["original", "retrained", "unlearned"]
     assert results["judged"]["retrained"]["Avg_gap"]["value"] == 0
     assert {"UA", "RA", "TA", "MIA", "JS", "ToW", "RTE"} <= set(results["judged"]["unlearned"])
-    assert set(results["shadows"]) == {"RMIA", "U-LiRA", "challenge"}
+    assert set(results["shadows"]) == {"RMIA", "U-LiRA", "challenge", "models"}
+    assert "shadow models" not in results and len(results["shadows"]["challenge"]["epsilons"]) > 100
     page = (tmp_path / "run" / "report.html").read_text()
     assert "class 8" in page and "python pipelines/unlearn_class.py --config config.yaml --shadow_models 2" in page
     assert "after LUR chained (gradient ascent, cross entropy), " in page
     assert str(tmp_path) not in page
+    assert "<dt>challenge, final</dt>" in page and "epsilons" not in page
+
+
+@pytest.mark.slow
+def test_a_shadow_model_that_diverges_is_left_out_and_costs_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two, one is too few for the attacks, and what was judged stays; of three, two are enough."""
+
+    def one_too_fast(run: UnlearningRun) -> UnlearningCounts:
+        return unlearn(replace(run, learning_rate=1e30) if run.seed == 1 else run)
+
+    monkeypatch.setattr(unlearn_class, "unlearn", one_too_fast)
+    assert go(monkeypatch, "--shadow_models", "2") == 2
+    said = capsys.readouterr()
+    assert "shadow model 1 of 2 diverged and is left out" in said.out
+    assert "shadow_models: 1 of 2 diverged, 1 are left; the attacks need 2" in said.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["shadows"] == {}
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert go(monkeypatch, "--shadow_models", "3") == 0
+    shadows = json.loads((tmp_path / "run" / "results.json").read_text())["shadows"]
+    assert shadows["models"] == {"asked": 3, "diverged": 1}
+    assert [shadows[attack]["models"] for attack in ("RMIA", "U-LiRA", "challenge")] == [3, 3, 3]
 
 
 @pytest.mark.slow
@@ -159,6 +183,7 @@ def test_a_transformers_model_is_the_original_as_it_is_or_trained_to_be(
         (["--shadow_models", "1"], "shadow_models: found 1; RMIA takes one, U-LiRA"),
         (["--shadow_models", "-2"], "give 2 or more, or 0 for none"),
         (["--shadow_models", "2", "--model.checkpoint", "a.safetensors"], "found 2 beside model.checkpoint"),
+        (["--shadow_models", "2", "--mask", "{name: saliency, file: a.safetensors}"], "found 2 beside mask.file"),
     ],
 )
 def test_shadow_models_that_attacks_cannot_do_with_are_refused_before_training(

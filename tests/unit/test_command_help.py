@@ -55,6 +55,10 @@ def keys(cls: type, prefix: str = "") -> Iterator[str]:
             yield from keys(inner, f"{prefix}{field.name}.{index}")
 
 
+def test_the_scale_of_clip_scores_says_where_it_is_not_that_of_its_authors() -> None:
+    assert "without the prefix that their code adds" in " ".join(describe_settings("audit", Audit, ()).split())
+
+
 def described(key: str) -> list[str]:
     return [line for line in HELP if line.startswith(f"  --{key}  ")]
 

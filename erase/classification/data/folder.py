@@ -25,7 +25,7 @@ class Folder:
     path: Place
     """holds one folder for each class, which gives the class its name"""
     test: Place | None = None
-    """a second such folder, with the same classes, to test on; default: a share of `path`"""
+    """a second such folder, with the same classes and other pictures, to test on; default: a share of `path`"""
     size: Annotated[int, Field(ge=8, le=1024)]
     """pixels a side that every picture is scaled to; what is not square is cropped at the center"""
     augment: Augment = "none"
@@ -36,6 +36,8 @@ class Folder:
 
     def load(self, seed: int) -> Source:
         """``[n, 3, size, size]``; a sample's id is its path below the folder."""
+        if self.test is not None and self.test.resolve() == self.path.resolve():
+            raise UserError(f"data.test: {self.test} is data.path; give other pictures, or leave it out for a share")
         images, classes = self._read(self.path, "path", "")
         if self.test is None:
             return Source(images, None, classes, self.augment)

@@ -63,7 +63,7 @@ class HubImages:
     train_split: str = "train"
     """split to learn from"""
     test_split: str | None = None
-    """split to test on; default: `test`, `valid` or `validation`, the first that there is"""
+    """split to test on, of other pictures; default: `test`, `valid` or `validation`, the first that there is"""
     size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """pixels a side to scale to; default: as they are, all of one size"""
     augment: Augment = "none"

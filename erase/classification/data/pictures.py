@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from erase.errors import UserError
-from erase.pictures import DAMAGED
+from erase.pictures import DAMAGED, as_rgb
 
 SHOWN = 10
 
@@ -23,8 +23,8 @@ def read_pictures(
     """``[n, 3, h, w]`` uint8, and the places of those that could be read.
 
     ``size``: scaled and cropped at the center to size x size, proportions kept; ``None``: all must have one size.
-    Damaged files are refused by name, or left out if ``skip``; ``key`` is the setting that names the files, and
-    ``None`` for ``skip`` says that the source has no such setting.
+    Damaged files, and those of more than 8 bits a channel, are refused by name, or left out if ``skip``; ``key`` is the
+    setting that names the files, and ``None`` for ``skip`` says that the source has no such setting.
     """
     pictures: list[np.ndarray] = []
     kept, names, damaged = [], [], []
@@ -51,7 +51,7 @@ def read_pictures(
 
 def _read(file: Path | IO[bytes], size: int | None) -> np.ndarray:
     with Image.open(file) as image:
-        picture = image.convert("RGB")
+        picture = as_rgb(image)
     if size is not None and picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(picture)

@@ -56,7 +56,7 @@ class ClipModel:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str], batch_size: int = 128) -> list[float]:
-        """100 x cosine of each picture's and its prompt's features (Hessel et al. 2021, without the factor 2.5)."""
+        """100 x cosine of each picture's and its prompt's features (Hessel et al. 2021, without factor and prefix)."""
         scores: list[float] = []
         for start in range(0, len(images), batch_size):
             stop = start + batch_size

@@ -21,13 +21,15 @@ class ClipScore(UsesClip):
     """The cosine of the picture's and the prompt's features, on a stated scale.
 
     The field uses three: 100 x cosine (about 31 for Stable Diffusion with ViT-B/32), the plain cosine (0.31), and
-    2.5 x max(cosine, 0) (0.78; Hessel et al. 2021). Only the last clips negative cosines to 0, and then the column
-    ``clipped`` says for which images.
+    2.5 x max(cosine, 0) (0.78), the scale of Hessel et al. 2021. Prompts are read as they are, without the prefix "A
+    photo depicts " of Hessel's code, so that values on that scale are not those of theirs. Only it clips negative
+    cosines to 0, and then the column ``clipped`` says for which images.
     """
 
     name: Literal["clip_score"] = "clip_score"
     scale: Scale = "100 x cosine"
-    """`100 x cosine`, `cosine`, or `2.5 x max(cosine, 0)`"""
+    """`100 x cosine`, `cosine`, or `2.5 x max(cosine, 0)`, Hessel's, but without the prefix that their code adds to
+    each prompt"""
 
     def identity(self) -> dict[str, Any]:
         """The model and the scale."""

@@ -95,7 +95,7 @@ def render(results: Results, outputs: Mapping[str, Parts]) -> str:
 
 
 def verdict(results: Results) -> str:
-    """What happened, in a line of plain words."""
+    """What happened, in a line of plain words; run times are compared only where both are of one device."""
     found = {side: values(judged) for side, judged in results.judged.items()}
     own, other, before = found[UNLEARNED], found.get(RETRAINED), found.get(ORIGINAL)
     line = f"after {results.method}, {own['UA']:.1f} % of the forget set is misclassified"
@@ -107,7 +107,8 @@ def verdict(results: Results) -> str:
     if "Avg_gap" in own:
         line += f". The average gap to retraining is {own['Avg_gap']:.2f} points"
         line += f", doing nothing has {before['Avg_gap']:.2f}" if before and "Avg_gap" in before else ""
-    if own.get("RTE") and other.get("RTE"):
+    devices = {results.judged[side].get("RTE", {}).get("device") for side in (RETRAINED, UNLEARNED)}
+    if own.get("RTE") and other.get("RTE") and len(devices) == 1:
         line += f"; it took {100 * own['RTE'] / other['RTE']:.1f} % of retraining's time"
     return line
 

@@ -27,7 +27,7 @@ class ShadowAttack:
     feature: str
     direction: str
     accuracy: float
-    """Percent"""
+    """Percent, balanced: the mean over both kinds."""
     auc: float
     """Percent: how often a case of the first kind scores above one of the second."""
     models: int
@@ -52,22 +52,25 @@ def rmia(forget: Array, test: Array, forget_references: Array, test_references: 
     of the unlearned model, ``[k, n_f]``, ``[k, n_t]`` of the references.
     """
     scores = rmia_scores(forget, forget_references), rmia_scores(test, test_references)
-    direction = "share of forget and test samples told apart; AUC 50 is chance: as unknown as the test set"
+    direction = (
+        "mean of the shares of forget and of test samples told apart, at the threshold that is best for these very "
+        "samples: chance is a little above 50. AUC 50 is chance: as unknown as the test set"
+    )
     members, found = np.repeat([1, 0], [len(forget), len(test)]), np.concatenate(scores)
     return ShadowAttack(
         "RMIA, forget against test, at the threshold of the best TPR - FPR",
         "confidence of the label against its mean over the references",
         direction,
-        100 * _accuracy_at_best(members, found),
+        _best_balanced_accuracy(members, found),
         100 * float(roc_auc_score(members, found)),
         len(forget_references),
     )
 
 
-def _accuracy_at_best(members: Array, scores: Array) -> float:
-    """Accuracy at the threshold where Youden's J = TPR - FPR is largest."""
-    false, true, thresholds = roc_curve(members, scores)
-    return float(np.mean((scores >= thresholds[np.argmax(true - false)]) == members))
+def _best_balanced_accuracy(members: Array, scores: Array) -> float:
+    """50 (TPR + 1 - FPR), in percent, at the threshold where it is largest, whatever the numbers of samples are."""
+    false, true, _ = roc_curve(members, scores)
+    return float(50 * (1 + np.max(true - false)))
 
 
 def ulira(unlearned: Array, retrained: Array, pooled: bool | None = None) -> ShadowAttack:

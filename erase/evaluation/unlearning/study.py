@@ -49,6 +49,12 @@ def measured(group: Iterable[Row], metric: str) -> list[float]:
     return [row.values[metric] for row in group if metric in row.values]
 
 
+def diverged(group: Sequence[Row]) -> str:
+    """How many of the runs did, in words; nothing where none did."""
+    lost = sum(not row.values for row in group)
+    return f"{lost} of {len(group)} diverged" if lost else ""
+
+
 def best(groups: Mapping[str, Sequence[Row]], metric: str = "Avg_gap") -> set[str]:
     """The approximate methods of the smallest mean, among those that no run of diverged."""
     means = {
@@ -100,9 +106,8 @@ def _cell(groups: Mapping[str, Sequence[Row]], method: str, metric: str) -> str:
 
 def shown(group: Sequence[Row], metric: str) -> str:
     """Mean and standard deviation of the runs that have the metric, and how many diverged."""
-    lost = sum(not row.values for row in group)
-    found = [spread(measured(group, metric), DIGITS.get(metric, 2))] if lost < len(group) else []
-    return ", ".join([*found, *([f"{lost} of {len(group)} diverged"] if lost else [])])
+    found = [spread(measured(group, metric), DIGITS.get(metric, 2))] if any(row.values for row in group) else []
+    return ", ".join([*found, *filter(None, [diverged(group)])])
 
 
 def _unit(metric: str) -> str:

@@ -15,7 +15,7 @@ from matplotlib.ticker import NullFormatter
 from erase.errors import UserError
 from erase.evaluation.panels import FORGET, INK, LUR, RETAIN
 from erase.evaluation.plots import LOG_ABOVE, SETTINGS
-from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN, Row, by_method, measured, settings_of
+from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN, Row, by_method, diverged, measured, settings_of
 from erase.provenance import write_text
 
 DAY = {INK: "#1d1f23", FORGET: "#b3471d", RETAIN: "#2b5aa8", LUR: "#5f4a9e"}
@@ -51,9 +51,13 @@ def write_plot(file: Path, rows: Sequence[Row], ours: str = "lur") -> None:
 
 
 def ranked(groups: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Methods by their mean average gap, smallest first; retraining, from which the gap is, has none."""
+    """Methods by their mean average gap, smallest first, and after them those of which runs diverged, likewise.
+
+    Retraining, from which the gap is, has none.
+    """
     means = {name: statistics.mean(found) for name, group in groups.items() if (found := measured(group, "Avg_gap"))}
-    return sorted((name for name in means if name != RETRAIN), key=lambda name: means[name])
+    methods = [name for name in means if name != RETRAIN]
+    return sorted(methods, key=lambda name: (bool(diverged(groups[name])), means[name]))
 
 
 def _plain(value: float, _: float) -> str:
@@ -73,7 +77,8 @@ def _gaps(axes: Axes, groups: Mapping[str, Sequence[Row]], setting: str, ours: s
         axes.plot(found, [place] * len(found), ".", color=color, alpha=0.35, markersize=4)
         axes.errorbar(statistics.mean(found), place, xerr=bar, fmt="o", color=color, capsize=2, linewidth=1)
         all_found += found
-    axes.set_yticks(range(len(methods)), [f"{method}  {place}" for place, method in enumerate(methods, start=1)])
+    names = [", ".join(filter(None, (method, diverged(groups[method])))) for method in methods]
+    axes.set_yticks(range(len(methods)), [f"{name}  {place}" for place, name in enumerate(names, start=1)])
     axes.invert_yaxis()
     least = min((value for value in all_found if value > 0), default=0.0)
     if least and max(all_found) > LOG_ABOVE * least:

@@ -15,9 +15,9 @@ def noise(seed: int, width: int = 8, height: int = 8) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def pets(folder: Path) -> Path:
-    """:data:`PETS` of 8 x 8 pixels, drawn as ``noise(place)``; and a file that is no picture by its name."""
-    for place, name in enumerate(PETS):
+def pets(folder: Path, first: int = 0) -> Path:
+    """:data:`PETS` of 8 x 8 pixels, drawn as ``noise(first + place)``; and a file that is no picture by its name."""
+    for place, name in enumerate(PETS, start=first):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         noise(place).save(file)

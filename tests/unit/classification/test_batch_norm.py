@@ -190,6 +190,16 @@ def test_batch_needs_one_process_and_one_micro_batch_where_there_is_batch_norm()
         make_task(model=two_layers()).objectives(0, shard)
 
 
+@pytest.mark.parametrize(("update", "stay"), [(ForgetOnly(), True), (WeightedSum(), False)])
+def test_statistics_stay_under_a_rule_that_never_looks_at_what_is_kept(update: UpdateRule, stay: bool) -> None:
+    task = make_task(model=two_layers(), batch_norm="batch")
+    before, weights = statistics(task.model), [p.detach().clone() for p in task.model.parameters()]
+    retain, forget = task.objectives(0, Shard(batch_size=4))
+    update(retain, forget, list(task.trainable.values()), UpdateState())
+    assert all(map(torch.equal, statistics(task.model), before)) is stay
+    assert all(map(torch.equal, task.model.parameters(), weights))
+
+
 @pytest.mark.parametrize("update", [ForgetOnly(), AlternatingSteps(), WeightedSum()], ids=lambda rule: rule.name)
 def test_a_probe_moves_neither_statistics_nor_weights(update: UpdateRule, tmp_path: Path) -> None:
     """ForgetOnly never looks at the retain batch, which running statistics follow; a probe does."""

@@ -34,11 +34,29 @@ def test_a_folder_gives_the_pictures_and_labels_that_torchvision_gives(folder: P
         assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(picture))
 
 
-def test_a_second_folder_is_tested_on(folder: Path) -> None:
-    source = Folder(path=folder, test=folder, size=8).load(0)
+def test_a_second_folder_is_tested_on(folder: Path, tmp_path: Path) -> None:
+    others = pets(tmp_path / "others", first=5)
+    source, judge = Folder(path=folder, test=others, size=8).load(0), Folder(path=others, size=8).load(0)
     assert source.test is not None
     assert source.test.ids[0] == "test:cat/a.png"
-    assert torch.equal(source.test.pixels, source.images.pixels)
+    assert torch.equal(source.test.pixels, judge.images.pixels)
+
+
+def test_a_folder_is_not_tested_on_itself_or_a_copy(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(UserError, match=r"data.test: .*link is data.path; give other pictures"):
+        Folder(path=folder, test=tmp_path / "link", size=8).load(0)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(UserError, match=r"5 of 5 pictures to test on are, pixel by pixel, .* first test:cat/a.png"):
+        Folder(path=folder, test=copy, size=8).load(0)
+
+
+def test_slices_of_one_split_that_overlap_are_refused(tmp_path: Path, cache: None) -> None:
+    name = str(parquet(tmp_path / "set", "train", [0, 1, 2] * 4, NAMES))
+    apart = HubImages(dataset=name, train_split="train[:50%]", test_split="train[50%:]").load(0)
+    assert apart.test is not None and len(apart.test) == 6
+    with pytest.raises(UserError, match=r"2 of 8 pictures to test on are, pixel by pixel, .*; at most 10% may be"):
+        HubImages(dataset=name, train_split="train[:6]", test_split="train[4:]").load(0)
 
 
 def test_a_second_folder_with_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -78,6 +96,15 @@ def test_damaged_pictures_are_left_out_only_if_asked(folder: Path) -> None:
     assert images.ids == ("cat/a.png", "dog/a.png", "dog/b.png", "dog/deep/c.png")
     assert images.labels.tolist() == [0, 1, 1, 1]
     assert np.array_equal(images.pixels[1].permute(1, 2, 0).numpy(), np.asarray(noise(2)))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_pictures_of_more_than_8_bits_are_refused_and_not_made_white(folder: Path, kind: Any) -> None:
+    deep = Image.fromarray(np.linspace(0, 65535, 64).reshape(8, 8).astype(kind))
+    deep.save(folder / "cat" / "c.tiff")
+    wrong = rf"data.path: cat/c.tiff cannot .*: its mode is {deep.mode}, more than 8 bits a channel; save it with 8"
+    with pytest.raises(UserError, match=wrong):
+        Folder(path=folder, size=8).load(0)
 
 
 def test_only_ten_damaged_pictures_are_listed(folder: Path) -> None:
@@ -123,8 +150,9 @@ def write(folder: Path, split: str, columns: Mapping[str, Any], features: dict[s
 
 
 def parquet(folder: Path, split: str, labels: list[Any], label: Any, **others: Any) -> Path:
-    """A data set as the Hub stores CIFAR: pictures in `img`, labels in `label`."""
-    columns = {"img": [noise(place) for place in range(len(labels))], "label": labels}
+    """A data set as the Hub stores CIFAR: pictures in `img`, labels in `label`; no split shares a picture."""
+    first = 0 if split == "train" else 1000
+    columns = {"img": [noise(first + place) for place in range(len(labels))], "label": labels}
     write(folder, split, columns, {"img": datasets.Image(), "label": label, **others})
     return folder
 

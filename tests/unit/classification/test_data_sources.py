@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,15 @@ def test_a_source_must_be_of_one_size_and_have_two_classes_and_separate_test_pic
         Source(some([0]), None, ("x",))
     with pytest.raises(UserError, match="a0 is both"):
         Source(some([0, 1]), some([0]), ("x", "y"))
+
+
+def test_a_tenth_of_the_test_pictures_may_be_training_pictures_as_in_official_splits() -> None:
+    made = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 1, 8, 8)
+    images = replace(some([0, 1] * 5), pixels=made[:10])
+    for shared, refused in ((2, False), (3, True)):
+        test = replace(some([0] * 20, "t"), pixels=made[10 - shared : 30 - shared])
+        if refused:
+            with pytest.raises(UserError, match=r"3 of 20 pictures to test on are, .* first t0; at most 10% may be"):
+                Source(images, test, ("x", "y"))
+        else:
+            assert Source(images, test, ("x", "y")).test is test

@@ -58,3 +58,9 @@ def test_statistics_that_cannot_be_are_refused_where_there_is_batch_norm(
     assert len(found) == (words is not None)
     assert words is None or found[0].startswith(words)
     assert list(batch_norm_problems(linear(), mode, batch, at_random)) == []
+
+
+def test_statistics_that_nothing_would_move_are_refused_with_random_weights() -> None:
+    (problem,) = batch_norm_problems(two_layers(), "batch", 8, at_random=True, retains=False)
+    assert problem.startswith("batch_norm: found batch with weights drawn at random and update.name forget_only")
+    assert list(batch_norm_problems(two_layers(), "batch", 8, at_random=False, retains=False)) == []

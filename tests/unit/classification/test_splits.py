@@ -172,8 +172,8 @@ def test_shares_that_leave_a_part_empty_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_sources_own_test_pictures_are_the_test_part(tmp_path: Path) -> None:
-    folder = pets(tmp_path)
-    s = make_splits(Folder(path=folder, test=folder, size=8), Random(fraction=0.5), 0, validation_share=0.3)
+    folder, others = pets(tmp_path / "pets"), pets(tmp_path / "others", first=5)
+    s = make_splits(Folder(path=folder, test=others, size=8), Random(fraction=0.5), 0, validation_share=0.3)
     assert s.test.ids == tuple(f"test:{name}" for name in PETS)
     assert tuple(ids(s.train, s.validation)) == PETS
 

@@ -205,6 +205,9 @@ def test_images_that_cannot_be_used_are_refused(model: Path, tmp_path: Path, dat
     file = sorted(damaged.glob("*.png"))[1]
     file.write_bytes(file.read_bytes()[:-30] + b"\0" * 30)
     assert refused(damaged).startswith(f"retain.images: image 2 of {damaged}, 'a blue shape', cannot be read: ")
+    deep = image_folder(tmp_path / "deep")
+    Image.new("I;16", (16, 16), 3000).save(sorted(deep.glob("*.png"))[2])
+    assert "'a cyan shape', cannot be read: its mode is I;16, more than 8 bits a channel" in refused(deep)
 
 
 def test_a_caption_with_a_word_that_the_model_does_not_know_is_refused(

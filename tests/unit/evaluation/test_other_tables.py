@@ -20,6 +20,8 @@ def test_each_kind_of_measure_has_its_table() -> None:
     assert moved.lines[0] == ("clip distance, prompts of the target", "0.123", "0.1 to 0.15", "30")
     assert len(moved.lines) == 2
     assert distances.lines == (("KID", "0.123", "0.1 to 0.15", "30"),)
+    alone = "Each interval is of 95 % by itself."
+    assert [alone in table.note for table in (other, moved, distances)] == [False, True, True]
 
 
 def test_other_judges_are_shown_beside_the_audits_own() -> None:

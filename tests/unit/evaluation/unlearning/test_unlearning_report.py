@@ -53,6 +53,13 @@ def test_verdict_compares_with_retraining_and_with_doing_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize(("retrained", "shown"), [("cpu", True), ("cuda", False), (None, False)])
+def test_verdict_compares_run_times_of_one_device_alone(retrained: str | None, shown: bool) -> None:
+    timed = {"retrained": measure("RTE", 200.0, device=retrained), "unlearned": measure("RTE", 10.0, device="cpu")}
+    judged = {side: {**of, **({"RTE": timed[side]} if side in timed else {})} for side, of in JUDGED.items()}
+    assert ("of retraining's time" in verdict(replace(RESULTS, judged=judged))) is shown
+
+
 def test_verdict_without_a_retrained_model_says_what_is_missing() -> None:
     alone = replace(RESULTS, judged={"unlearned": judge(OUTPUTS["unlearned"])})
     assert "No retrained model says how good that is" in verdict(alone)
