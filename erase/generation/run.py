@@ -41,7 +41,7 @@ from erase.generation.records import (
 from erase.generation.sampler import MakeSampler, Sampler, load_sampler
 from erase.generation.settings import Generation, check_generation
 from erase.generation.writer import ImageWriter
-from erase.provenance import write_json, write_text
+from erase.provenance import empty_folder, write_json, write_text
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: their shares may take that much longer."""
@@ -154,8 +154,8 @@ def _locked(folder: Path, way: int) -> Iterator[int]:
 def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
     """Writes the header and the set, and gathers in one file what is there and whole."""
     folder = run.folder
-    if run.generation.overwrite:
-        _empty(folder)
+    if run.generation.overwrite:  # the lock stays held, and the header until the new one: a killed run is known
+        empty_folder(folder, keep=(HEADER, LOCK))
     if new:
         write_json(folder / HEADER, header)
     for place in (IMAGES, PARTS):
@@ -173,15 +173,6 @@ def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
         (folder / MANIFEST).unlink(missing_ok=True)
         if (longer := add_run(read_header(folder / HEADER), header)) is not None:
             write_json(folder / HEADER, longer)
-
-
-def _empty(folder: Path) -> None:
-    """Removes all but the lock and the header, which the new one replaces: a killed run leaves the folder known."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name not in (HEADER, LOCK):
-            entry.unlink()
 
 
 def _notes(folder: Path, *more: Path) -> list[Written]:

@@ -14,7 +14,7 @@ from PIL import Image
 from erase.errors import UserError
 from erase.generation.folder import ImageFolder, Picture, open_folder
 from erase.generation.records import HEADER, hash_file
-from erase.provenance import hash_folder
+from erase.provenance import beside, hash_folder
 from erase.publication.privacy import scrub
 from erase.publication.run_folder import RunFolder
 
@@ -197,7 +197,7 @@ def usual_audit(run: Path) -> Path | None:
 
 
 def _usual(run: Path) -> Iterator[Path]:
-    yield run.with_name(f"{run.name}-audit")
+    yield beside(run, "-audit")
     yield run / "audit"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -108,6 +109,8 @@ def check_local_dir(settings: Publication) -> None:
     check_writable(folder, "local_dir")
     if settings.run.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"local_dir: {folder} holds the run {settings.run} itself; give another")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"local_dir: {folder} holds the working directory, and would be replaced whole; give another")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not settings.overwrite:

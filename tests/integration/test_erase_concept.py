@@ -68,6 +68,15 @@ def test_a_run_of_other_settings_is_not_audited_as_this_one(
     assert "learning_rate" in (message := capsys.readouterr().err) and "output_dir" in message
 
 
+def test_the_audit_of_the_working_directory_lies_beside_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = load(ErasureRun, Path(words[1]), ["output_dir=.", "targets=[{concept: star}]"])
+    (audit,) = erase_concept.audits(run, {})
+    assert audit.output_dir == tmp_path.with_name(f"{tmp_path.name}-audit")
+
+
 def test_the_audit_is_of_this_run_whatever_its_yaml_names(words: list[str]) -> None:
     """As configs/audit has them: a YAML that is used by itself names a model, a target and perhaps a folder."""
     run = load(ErasureRun, Path(words[1]), ["output_dir=runs/mine", "targets=[{concept: star}]"])

@@ -211,6 +211,18 @@ def test_without_an_audit_the_card_says_so_and_claims_nothing(
     assert main([str(run), *words, "--overwrite"]) == 0
 
 
+def test_a_run_that_is_the_working_directory_has_its_audit_beside_it(
+    place: Path, evidence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(evidence, tmp_path / "run-audit")
+    monkeypatch.chdir(shutil.copytree(place / "run", tmp_path / "run"))
+    assert main([".", "--repo_id", REPO, "--local_dir", "../out"]) == 0
+    assert (tmp_path / "out" / "results.json").is_file()
+    monkeypatch.chdir(tmp_path / "out")
+    assert main([str(tmp_path / "run"), "--repo_id", REPO, "--local_dir", ".", "--overwrite"]) == 2
+    assert "local_dir: . holds the working directory" in capsys.readouterr().err
+
+
 def test_an_audit_of_other_weights_or_of_another_base_is_refused(
     place: Path, evidence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
