@@ -32,6 +32,9 @@ from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME
 
+REMEDY = "To go on, run the same command again, without --overwrite and --resume_from_checkpoint"
+"""The model is there: either would train it anew, and throw away its pictures."""
+
 
 def audits(run: ErasureRun, given: dict[str, Any]) -> list[Audit]:
     """One for each target, of this run's model alone; they share the pictures."""
@@ -72,7 +75,7 @@ def work(config: Path, audit: Path | None, rest: list[str]) -> None:
         print(erase_concepts(run).describe())
         shutil.rmtree(beside(run.output_dir, "-audit") / "images" / "erased", ignore_errors=True)  # of a former model
     for one in wanted:
-        show(one, stoppable(partial(run_audit, one)))
+        show(one, stoppable(partial(run_audit, one), REMEDY))
 
 
 def is_made(run: ErasureRun) -> bool:

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 
-from erase.errors import UserError
+from erase.errors import AGAIN, UserError
 from erase.generation.folder import ImageFolder, Made, list_folder, manifest_text
 from erase.generation.header import add_run, check_same, default_look, make_header, read_header
 from erase.generation.plan import Ask, make_asks, pending
@@ -235,7 +235,7 @@ def _finish(run: _Run) -> None:
     if lacking:
         raise UserError(
             f"output_dir: {len(lacking)} of {len(run.asks)} images were not made, such as {lacking[0]}: files were "
-            f"removed from {run.folder} while it was written; run the same command again"
+            f"removed from {run.folder} while it was written; {AGAIN}"
         )
     _write_if_other(run.folder / MANIFEST, manifest_text(run.asks, written, read_header(run.folder / HEADER)))
     shutil.rmtree(run.folder / PARTS)

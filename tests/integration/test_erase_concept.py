@@ -13,6 +13,7 @@ from erase import embedded
 from erase.config import load
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
+from erase.generation.run import Stopped
 from erase.training.erasure import ErasureRun
 from pipelines import erase_concept
 
@@ -58,6 +59,18 @@ def test_each_target_has_its_audit_and_a_second_go_trains_nothing(
     capsys.readouterr()
     assert go(monkeypatch, *words) == 0
     assert "denoiser evaluations" not in capsys.readouterr().out and (place / "provenance.json").read_bytes() == made
+
+
+def test_an_audit_that_is_stopped_goes_on_with_the_model_that_is_there(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped("3 of 9 images")
+
+    assert go(monkeypatch, *words) == 0
+    monkeypatch.setattr(erase_concept, "run_audit", stopped)
+    assert go(monkeypatch, *words) == 128
+    assert "without --overwrite and --resume_from_checkpoint" in capsys.readouterr().err
 
 
 def test_a_run_of_other_settings_is_not_audited_as_this_one(
