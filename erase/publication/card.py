@@ -17,6 +17,7 @@ from erase.generation.folder import Picture
 from erase.publication.base_model import BaseModel
 from erase.publication.evidence import Evidence
 from erase.publication.privacy import scrub_tree
+from erase.vocabulary import UnknownConceptError
 
 TEMPLATE = "card.md.jinja"
 GRID = "before_after.png"
@@ -124,9 +125,12 @@ def snippet(repo_id: str, base: BaseModel, adapter: bool, prompt: str) -> str:
 
 def prompt_of(config: Mapping[str, Any], concepts: Sequence[str]) -> str:
     """A prompt that asks for the first erased concept, in words that the model knows."""
-    if config.get("vocabulary") == embedded.NAME:
+    if (config.get("vocabulary") or config.get("model")) != embedded.NAME:  # a model brings its own vocabulary
+        return str(concepts[0])
+    try:
         return embedded.VOCABULARY.concept_prompt(concepts[0])
-    return str(concepts[0])
+    except UnknownConceptError:  # a target of prompts of its own
+        return str(concepts[0])
 
 
 def unaudited(concepts: Sequence[str], evidence: Evidence | None) -> list[str]:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from erase import embedded
+from erase.config import dump, load
 from erase.generation.folder import ImageFolder, Picture
 from erase.provenance import hash_folder
 from erase.publication.base_model import BaseModel, describe_base
-from erase.publication.card import card_data, escape, fence, make_card, said, snippet
+from erase.publication.card import card_data, escape, fence, make_card, prompt_of, said, snippet
 from erase.publication.evidence import Evidence, Figure
+from erase.training.erasure import ErasureRun
 from tests.tiny import save_tiny
 
 BASE = BaseModel("owner/base", "owner/base", "c0ffee", "ab" * 32, {"license": "openrail++"})
@@ -133,6 +135,15 @@ def test_the_snippet_is_python_for_each_kind_of_model(base: BaseModel, adapter: 
     text = snippet("me/model", base, adapter, "a star")
     compile(text, "snippet", "exec")
     assert expected in text
+
+
+def test_the_snippet_speaks_the_vocabulary_that_the_run_spoke() -> None:
+    made = dump(load(ErasureRun, embedded.DEFAULT_CONFIG))
+    assert made["vocabulary"] is None, "the model's own"
+    assert prompt_of(made, ["star"]) == "a star" and prompt_of(made, ["red"]) == "a red shape"
+    assert prompt_of(made, ["a picture of my dog"]) == "a picture of my dog"
+    assert prompt_of(made | {"model": "owner/base"}, ["star"]) == "star"
+    assert prompt_of(made | {"model": "owner/base", "vocabulary": embedded.NAME}, ["star"]) == "a star"
 
 
 def test_empty_settings_are_left_out() -> None:
