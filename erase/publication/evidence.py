@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,17 +125,22 @@ class Evidence:
         return self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
 
     def images(self, side: str) -> ImageFolder | None:
-        """The pictures that this audit judged; ``None`` if its folder holds none, or those of an earlier audit."""
-        place = self.folder / "images" / side
-        if not (place / HEADER).is_file():
-            return None
-        folder, model, prompts = open_folder(place), self.results[side], self.results["prompts"]
+        """The pictures that this audit judged, in its folder or beside it, where audits of several targets share them.
+
+        ``None`` if there are none, or those of an earlier audit.
+        """
+        places = (parent / "images" / side for parent in (self.folder, self.folder.resolve().parent))
+        there = (open_folder(place) for place in places if (place / HEADER).is_file())
+        return next((folder for folder in there if self._judged(side, folder)), None)
+
+    def _judged(self, side: str, folder: ImageFolder) -> bool:
+        model, prompts = self.results[side], self.results["prompts"]
         sampling = dict(folder.header["sampling"])
         made = {"steps": sampling.pop("num_inference_steps"), **sampling}, folder.header["images_per_prompt"]
         same = made == (self.results["sampling"], prompts["images_per_prompt"])
         of = [(folder.header[key] or {}).get("hash") for key in ("model", "lora", "prompts")]
         judged = [model["hash"], model.get("lora", {}).get("hash"), prompts["hash"]]
-        return folder if same and of == judged else None
+        return same and of == judged
 
     def pairs(self) -> list[tuple[Picture, Picture]]:
         """The first prompts of the target and the first of the rest: not chosen by how they look."""
@@ -172,7 +177,7 @@ def _spread(places: Sequence[int]) -> list[int]:
 
 def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     """The audit that is named, or the one beside the run; one of other weights is refused."""
-    place = folder or usual_audit(run.folder)
+    place = folder or _usual_audit(run.folder)
     if place is None:
         return None
     file = place / RESULTS
@@ -191,14 +196,21 @@ def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     return evidence
 
 
-def usual_audit(run: Path) -> Path | None:
-    """The audit beside a run, or in it."""
-    return next((place for place in _usual(run) if (place / RESULTS).is_file()), None)
+def usual_audits(run: Path) -> list[Path]:
+    """The audit beside a run, or in it; of a run of several targets, one of each."""
+    for place in (beside(run, "-audit"), run / "audit"):
+        if (place / RESULTS).is_file():
+            return [place]
+        if found := sorted(file.parent for file in place.glob(f"*/{RESULTS}")):
+            return found
+    return []
 
 
-def _usual(run: Path) -> Iterator[Path]:
-    yield beside(run, "-audit")
-    yield run / "audit"
+def _usual_audit(run: Path) -> Path | None:
+    found = usual_audits(run)
+    if len(found) > 1:
+        raise UserError(f"audit: {run} has {', '.join(map(str, found))}, and a card shows one; give it with --audit")
+    return found[0] if found else None
 
 
 def draw_grid(pairs: Sequence[tuple[Picture, Picture]], file: Path) -> None:

@@ -42,7 +42,8 @@ class Publication:
     alone), unet (state dict); a LoRA run also lora and kohya (A1111, ComfyUI). The root always holds the run's own:
     the whole pipeline, or the LoRA weights in diffusers' keys"""
     audit: Place | None = None
-    """folder of an `erase audit` of this run; default: `<run>-audit` or `<run>/audit`, if there is one"""
+    """folder of an `erase audit` of this run; default: `<run>-audit` or `<run>/audit`, if there is one;
+    one of several, in folders below these, must be named"""
     license: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """licence of the result, as the Hub writes it, such as openrail++; default: the base's, from its card"""
     before_after: bool = True

@@ -20,11 +20,13 @@ from safetensors.torch import load_file
 
 from erase import embedded
 from erase.audit import main as audit
+from erase.errors import UserError
 from erase.generation.folder import open_folder
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
-from erase.publication.destination import ENDINGS
+from erase.publication.destination import ENDINGS, Destination
 from erase.publication.evidence import Evidence
+from erase.publication.publisher import check_before_training
 from erase.publish import main
 from tests.hub_client import TOKEN, client
 from tests.hub_server import HubServer, hub
@@ -205,7 +207,7 @@ def test_without_an_audit_the_card_says_so_and_claims_nothing(
     data = metadata_load(tmp_path / "out" / "README.md")
     assert data is not None and "model-index" not in data and data["license"] == "openrail++"
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "No audit was made" in text and "%" not in text
+    assert "No audit is published with this model" in text and "%" not in text
     assert not (tmp_path / "out" / "results.json").exists()
     assert main([str(run), *words]) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([str(run), *words, "--overwrite"]) == 0
@@ -221,6 +223,24 @@ def test_a_run_that_is_the_working_directory_has_its_audit_beside_it(
     monkeypatch.chdir(tmp_path / "out")
     assert main([str(tmp_path / "run"), "--repo_id", REPO, "--local_dir", ".", "--overwrite"]) == 2
     assert "local_dir: . holds the working directory" in capsys.readouterr().err
+
+
+def test_audits_of_several_targets_are_not_denied(
+    place: Path, evidence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As erase_concept.py leaves them: a folder of each target, and the pictures beside these."""
+    run, audits = shutil.copytree(place / "run", tmp_path / "run"), tmp_path / "run-audit"
+    for target in ("moon", "star"):
+        shutil.copytree(evidence, audits / target, ignore=shutil.ignore_patterns("images"))
+    shutil.copytree(evidence / "images", audits / "images")
+    words = [str(run), "--repo_id", REPO, "--local_dir", str(tmp_path / "out")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"audit: {run} has {audits / 'moon'}, {audits / 'star'}" in said and "give it with --audit" in said
+    with pytest.raises(UserError, match="audit of an earlier run"):
+        check_before_training(run, Destination(REPO))
+    assert main([*words, "--audit", str(audits / "star")]) == 0
+    assert (tmp_path / "out" / "before_after.png").is_file()
 
 
 def test_an_audit_of_other_weights_or_of_another_base_is_refused(

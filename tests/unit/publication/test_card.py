@@ -110,7 +110,9 @@ def test_a_share_that_is_not_whole_does_not_read_whole() -> None:
 
 def test_an_erased_concept_without_an_audit_is_named() -> None:
     made = {**MADE, "erased": ["star", "moon"]}
-    assert "Not audited: moon." in make_card("me/m", made, BASE, ("diffusers",), evidence(UA=effect(1.0)), []).text
+    assert (
+        "Not in this audit: moon." in make_card("me/m", made, BASE, ("diffusers",), evidence(UA=effect(1.0)), []).text
+    )
 
 
 def test_metadata_name_the_base_its_licence_and_the_relation() -> None:
