@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 from erase import embedded
 from erase.audit import main as audit
+from erase.config import differences, dump, load
+from erase.diffusion.concepts import Target
 from erase.errors import UserError
 from erase.generation.folder import open_folder
 from erase.generation.prompt_csv import write_prompt_set
@@ -28,6 +30,8 @@ from erase.publication.destination import ENDINGS, Destination
 from erase.publication.evidence import Evidence
 from erase.publication.publisher import check_before_training
 from erase.publish import main
+from erase.training.erasure import ErasureRun
+from erase.training.settings import FREE_ON_RESUME
 from tests.hub_client import TOKEN, client
 from tests.hub_server import HubServer, hub
 from tests.hub_state import Fault, State, User
@@ -134,6 +138,18 @@ def test_the_folder_holds_the_pipeline_the_formats_and_the_evidence(written: Pat
     assert facts < names and "unet/diffusion_pytorch_model.safetensors" in names
     assert {name.split("/")[1] for name in names if name.startswith("formats/")} == {"delta", "unet"}
     assert {Path(name).suffix for name in names} <= set(ENDINGS)
+
+
+def test_the_settings_are_those_that_a_reader_needs_to_make_it_again(place: Path, written: Path) -> None:
+    """As the card says: its own folders, no checkpoint to go on from, nothing to publish."""
+    made = made_by(place / "run")["config"]
+    assert made["latents"]["cache_dir"] and "cache_dir" not in (written / "config.yaml").read_text()
+    again = dump(load(ErasureRun, written / "config.yaml", ["output_dir=runs/again"]))
+    default = dump(ErasureRun(targets=(Target(concept="star"),), output_dir=Path("runs/again")))
+    own = ("output_dir", "overwrite", "resume_from_checkpoint", "report_to", "push_to_hub", "hub_model_id")
+    assert [again[key] for key in own] == [default[key] for key in own]
+    free = (*FREE_ON_RESUME, "model")  # a folder of this machine
+    assert [line for line in differences(made, again) if not line.startswith(free)] == []
 
 
 def test_the_card_is_read_back_by_huggingface_hub(written: Path, evidence: Path) -> None:

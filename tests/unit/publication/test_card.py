@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from erase import embedded
+from erase.command_line import parse
 from erase.config import dump, load
+from erase.evaluation.audit import command_of
+from erase.evaluation.audit_settings import Audit
 from erase.generation.folder import ImageFolder, Picture
 from erase.provenance import hash_folder
 from erase.publication.base_model import BaseModel, describe_base
-from erase.publication.card import card_data, escape, fence, make_card, prompt_of, said, snippet
+from erase.publication.card import audit_command, card_data, escape, fence, make_card, prompt_of, said, snippet
 from erase.publication.evidence import Evidence, Figure
 from erase.training.erasure import ErasureRun
 from tests.tiny import save_tiny
@@ -146,6 +150,36 @@ def test_the_snippet_speaks_the_vocabulary_that_the_run_spoke() -> None:
     assert prompt_of(made, ["a picture of my dog"]) == "a picture of my dog"
     assert prompt_of(made | {"model": "owner/base"}, ["star"]) == "star"
     assert prompt_of(made | {"model": "owner/base", "vocabulary": embedded.NAME}, ["star"]) == "a star"
+
+
+def test_a_reader_can_run_the_audit_s_command() -> None:
+    made = Audit(
+        base="models/mine",
+        erased="runs/star",
+        target="van gogh",
+        prompts="set.csv",
+        base_images=Path("runs/base"),
+        output_dir=Path("here"),
+        metrics=({"name": "concept_classifier"},),  # type: ignore[arg-type]
+    )
+    shown = audit_command(command_of(made), "me/model", BASE)
+    assert "runs/star" not in shown
+    program, command, *words = shlex.split(shown)
+    read = load(Audit, None, parse(words, frozenset()).overrides)
+    assert (program, command) == ("erase", "audit")
+    expected: dict[str, Any] = {
+        "base": "owner/base",
+        "base_revision": "c0ffee",
+        "erased": "me/model",
+        "base_images": None,
+    }
+    assert read == replace(made, **expected, output_dir=Path("runs/model-audit"))
+    assert audit_command("erase demo --target star", "me/model", BASE) == "erase demo --target star"
+    mine = BaseModel("path/to/x", None, None, "", {})
+    assert audit_command("erase audit --base path/to/x --erased y", "me/m", mine).split()[2:6] == [
+        *("--base", "path/to/x"),
+        *("--erased", "me/m"),
+    ]
 
 
 def test_empty_settings_are_left_out() -> None:
