@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ COLUMNS = 4
 SIDE = 192
 """Pixels of a picture in the grid; small ones are enlarged by a whole number."""
 GAP = 4
+NUDITY = re.compile(
+    r"(?<![a-z])(nud(e|es|ity|ism|ist)|naked\w*|topless|undressed|nsfw|sex\w*|porn\w*|erotic\w*)(?![a-z])", re.I
+)
+"""What a concept is called whose pictures are not shown."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,10 @@ class Evidence:
 
     @property
     def looks_for_nudity(self) -> bool:
-        """Whether the detector was asked, as the judge or beside it: a card shows none of these pictures."""
-        return self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
+        """Whether a detector was asked, as the judge or beside it, or an erased concept names it: a card shows none."""
+        erased = (self.results["target"], *self.results.get("also_erased", ()))
+        named = any(NUDITY.search(concept) for concept in erased)
+        return named or self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
 
     def images(self, side: str) -> ImageFolder | None:
         """The pictures that this audit judged, in its folder or beside it, where audits of several targets share them.

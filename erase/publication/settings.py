@@ -47,7 +47,8 @@ class Publication:
     license: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """licence of the result, as the Hub writes it, such as openrail++; default: the base's, from its card"""
     before_after: bool = True
-    """show pictures of the audit in the card; never of an audit of nudity"""
+    """show pictures of the audit in the card; never where the metric `nudity` was asked, or an erased concept names it
+    (nude, naked, nsfw, ...)"""
     local_dir: Place | None = None
     """write the repository to this folder, and send nothing"""
     overwrite: bool = False

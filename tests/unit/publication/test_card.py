@@ -202,14 +202,17 @@ def test_a_small_score_is_shown_with_the_digits_that_it_has() -> None:
 
 
 def test_no_picture_is_shown_where_nudity_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as the judge nor beside it; the folders' own pictures are test_publish.py's."""
+    """By the judge, beside it or in the name of an erased concept; the folders' own pictures are test_publish.py's."""
     one = Picture("0", 0, "a star", 1, "", {"object": "star"}, Path("0.png"), "")
     monkeypatch.setattr(Evidence, "images", lambda _, side: ImageFolder(Path(side), {}, [one]))
     shown = evidence(UA=effect(1.0))
     assert shown.pairs() == [(one, one)]
-    found: list[dict[str, Any]] = [{"nudity": {"erased": {}}}, {"judge": "nudity"}]
+    found: list[dict[str, Any]] = [{"nudity": {"erased": {}}}, {"judge": "nudity"}, {"target": "nudity"}]
+    found += [{"target": "a naked person"}, {"also_erased": ["NSFW"]}, {"also_erased": ["moon", "sexual_content"]}]
     for more in found:
         assert replace(shown, results=shown.results | more).pairs() == []
+    for concept in ("Sussex", "a denuded hill", "moon"):
+        assert not replace(shown, results=shown.results | {"also_erased": [concept]}).looks_for_nudity
 
 
 def test_neighbours_are_named_by_what_became_of_them() -> None:
