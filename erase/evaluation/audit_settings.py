@@ -92,7 +92,7 @@ class Audit:
     output_dir: Place | None = None
     """folder of pictures, scores, results.json and report.html; default: `<erased>-audit` beside an erased folder"""
     overwrite: bool = False
-    """make the pictures and scores of an earlier audit again"""
+    """make the pictures and scores of an earlier audit again; pictures in base_images and erased_images stay"""
 
 
 @plain_dataclass(frozen=True)
