@@ -13,7 +13,7 @@ from typing import TypeVar
 from erase.command_help import describe_settings
 from erase.config import load
 from erase.embedded import NAME
-from erase.errors import UserError
+from erase.errors import AGAIN, UserError
 from erase.generation.run import Stopped
 from erase.training.interruption import Interrupted, Interruption
 
@@ -107,14 +107,14 @@ def guarded(name: str, work: Callable[[], None]) -> int:
         return stop.exit_code
     except KeyboardInterrupt:
         print(
-            "\nInterrupted; no file was left half-written. To go on, run the same command again; training that had "
-            "begun goes on with --resume_from_checkpoint latest",
+            "\nInterrupted; no file was left half-written. To go on, run the same command again; --overwrite "
+            "would begin anew, and training that had begun goes on with --resume_from_checkpoint latest",
             file=sys.stderr,
         )
         return 130
 
 
-def stoppable(work: Callable[[Interruption], Result], remedy: str = "To go on, run the same command again") -> Result:
+def stoppable(work: Callable[[Interruption], Result], remedy: str = f"To go on, {AGAIN}") -> Result:
     """What the work returns; Ctrl-C and SIGTERM end it after the batch of pictures in progress."""
     interruption = Interruption()
     try:

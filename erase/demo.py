@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from erase.config import load
 from erase.embedded import DEFAULT_CONFIG
 from erase.evaluation.audit import command_line, run_audit
 from erase.evaluation.audit_settings import Audit
+from erase.provenance import empty_folder
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.output import check_output
 
@@ -83,7 +83,7 @@ def run_demo(demo: Demo, _: Arguments) -> None:
     check_output(demo.output, demo.overwrite, resuming, "output", "erased/steps.jsonl")
     check_run(run)
     if demo.overwrite and not resuming and demo.output.exists():
-        shutil.rmtree(demo.output)
+        empty_folder(demo.output)
     print(f"1 of 2: erasing {demo.target} from the embedded model", flush=True)
     print(erase_concepts(run).describe())
     print("2 of 2: the same prompts and seeds before and after, scored", flush=True)

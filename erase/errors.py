@@ -10,6 +10,8 @@ from typing import TypeVar
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{8,}")
 """An access token of the Hub."""
 HIDDEN = "[token]"
+AGAIN = "run the same command again, without --overwrite"
+"""How pictures that were being made go on; --overwrite would remove those that are there."""
 Result = TypeVar("Result")
 
 

@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,6 +123,21 @@ def read_json(file: Path, key: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{key}: {file} is damaged: it holds no mapping")
     return content
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """The place next to a folder that has its name and an ending; of `.` and `..`, the name of what they are."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}{ending}")
+
+
+def empty_folder(folder: Path, keep: Collection[str] = ()) -> None:
+    """Removes what a folder holds; not the folder itself, which may be a link or the one that the user is in."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in keep:
+            entry.unlink()
 
 
 def default_cache() -> Path:

@@ -27,17 +27,20 @@ from erase.config import build, differences, dump, load, read_yaml
 from erase.errors import UserError
 from erase.evaluation.audit import run_audit
 from erase.evaluation.audit_settings import Audit, plan_audit
-from erase.provenance import read_json
+from erase.provenance import beside, read_json
 from erase.training.erasure import ErasureRun, erase_concepts
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME
+
+REMEDY = "To go on, run the same command again, without --overwrite and --resume_from_checkpoint"
+"""The model is there: either would train it anew, and throw away its pictures."""
 
 
 def audits(run: ErasureRun, given: dict[str, Any]) -> list[Audit]:
     """One for each target, of this run's model alone; they share the pictures."""
     if "target" in given and len(run.targets) > 1:
         raise UserError(f"--audit: found target: {given['target']!r}, and the run has several; leave it out")
-    place, concepts = Path(f"{run.output_dir}-audit"), [target.concept for target in run.targets]
+    place, concepts = beside(run.output_dir, "-audit"), [target.concept for target in run.targets]
     names = [re.sub(r"[^\w.-]+", "-", concept).strip(".-").lower() for concept in concepts]
     if len(set(names)) < len(names) or not all(names):
         raise UserError(f"targets: {', '.join(concepts)} would share a folder, or have none; audit them one by one")
@@ -70,9 +73,9 @@ def work(config: Path, audit: Path | None, rest: list[str]) -> None:
     check(wanted)
     if not is_made(run):
         print(erase_concepts(run).describe())
-        shutil.rmtree(Path(f"{run.output_dir}-audit") / "images" / "erased", ignore_errors=True)  # of a former model
+        shutil.rmtree(beside(run.output_dir, "-audit") / "images" / "erased", ignore_errors=True)  # of a former model
     for one in wanted:
-        show(one, stoppable(partial(run_audit, one)))
+        show(one, stoppable(partial(run_audit, one), REMEDY))
 
 
 def is_made(run: ErasureRun) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,15 @@ from erase.evaluation.other_findings import moved, nudity, other_judges, other_s
 from erase.evaluation.report import Pair, write_report
 from erase.evaluation.sides import Side, counted, kept_places, prompts_of
 from erase.generation.folder import ImageFolder
-from erase.generation.run import Stop, generate_folder
+from erase.generation.records import LOCK
+from erase.generation.run import Stop, generate_folder, join_processes
 from erase.generation.sampler import free_memory
-from erase.provenance import describe_environment, hash_json, read_json, write_json
+from erase.provenance import describe_environment, empty_folder, hash_json, read_json, write_json
 from erase.training.output import CONFIG, PROVENANCE
 from erase.training.step_log import FILE_NAME, read_log
 
 REPORT, SCORES, FEATURES = "report.html", "scores", "features"
-SIDES = ("base", "erased")
+SIDES, PAIRS = ("base", "erased"), "pairs"
 
 
 def run_audit(audit: Audit, stop: Stop | None = None, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -51,6 +54,8 @@ def run_audit(audit: Audit, stop: Stop | None = None, facts: Mapping[str, Any] |
 
 def measure(plan: AuditPlan, stop: Stop | None = None) -> tuple[dict[str, Side], dict[str, Any]] | None:
     """The pictures and scores of both sides, and what they come to; ``None`` on all processes but the first."""
+    if plan.audit.overwrite and join_processes().is_main_process:
+        forget(plan)
     folders = {}
     for side in SIDES:
         with renamed(keys_of(plan.audit, side)):
@@ -73,6 +78,20 @@ def measure(plan: AuditPlan, stop: Stop | None = None) -> tuple[dict[str, Side],
     return sides, results
 
 
+def forget(plan: AuditPlan) -> None:
+    """Removes what an earlier audit measured and said, and what would stand in the way of going on with this one.
+
+    The base's pictures are generation's to overwrite; an audit that is stopped there has not come to the erased ones.
+    """
+    for name in (RESULTS, REPORT):
+        (plan.output / name).unlink(missing_ok=True)
+    for place in itertools.product((SCORES, FEATURES), (*SIDES, PAIRS)):
+        shutil.rmtree(plan.output.joinpath(*place), ignore_errors=True)
+    erased = plan.generations["erased"]
+    if erased.overwrite and erased.output_dir.exists():
+        empty_folder(erased.output_dir, keep=(LOCK,))
+
+
 def image_scores(plan: AuditPlan, side: str, folder: ImageFolder) -> dict[str, ScoreTable]:
     """Every metric of single pictures, each written as soon as it is measured."""
     place = plan.output / SCORES / side
@@ -82,7 +101,7 @@ def image_scores(plan: AuditPlan, side: str, folder: ImageFolder) -> dict[str, S
 
 def pair_scores(plan: AuditPlan, folders: Mapping[str, ImageFolder]) -> dict[str, ScoreTable]:
     """Every metric of pairs of one prompt and seed."""
-    place, both = plan.output / SCORES / "pairs", (folders["base"], folders["erased"])
+    place, both = plan.output / SCORES / PAIRS, (folders["base"], folders["erased"])
     wanted = [metric for metric in plan.metrics if isinstance(metric, PairMetrics)]
     return {metric.name: score_pairs(metric, *both, place / f"{metric.name}.parquet") for metric in wanted}
 

@@ -32,6 +32,7 @@ from erase.evaluation.metrics import (
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
 from erase.generation.weights import find_weights, is_weights
+from erase.provenance import beside
 
 RESULTS, IMAGES = "results.json", "images"
 DOMAIN = "concept"
@@ -91,7 +92,7 @@ class Audit:
     output_dir: Place | None = None
     """folder of pictures, scores, results.json and report.html; default: `<erased>-audit` beside an erased folder"""
     overwrite: bool = False
-    """make the pictures and scores of an earlier audit again"""
+    """make the pictures and scores of an earlier audit again; pictures in base_images and erased_images stay"""
 
 
 @plain_dataclass(frozen=True)
@@ -189,7 +190,7 @@ def output_of(audit: Audit) -> Path:
     folder = Path(audit.erased).expanduser()
     if not folder.exists():
         raise UserError(f"output_dir: must be given, as {audit.erased} is no folder here to put the audit beside")
-    return folder.parent / f"{folder.resolve().name}-audit"
+    return beside(folder, "-audit")
 
 
 def uses_shapes(audit: Audit) -> bool:

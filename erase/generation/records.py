@@ -22,8 +22,9 @@ CHUNK = 256
 
 
 def hash_file(file: Path) -> str:
-    """SHA-256 of a file's bytes, read at once: images are small, and `file_digest` clears 256 KB for each."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """SHA-256 of a file's bytes, a part at a time: weights are hashed, too."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

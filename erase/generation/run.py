@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 
-from erase.errors import UserError
+from erase.errors import AGAIN, UserError
 from erase.generation.folder import ImageFolder, Made, list_folder, manifest_text
 from erase.generation.header import add_run, check_same, default_look, make_header, read_header
 from erase.generation.plan import Ask, make_asks, pending
@@ -41,7 +41,7 @@ from erase.generation.records import (
 from erase.generation.sampler import MakeSampler, Sampler, load_sampler
 from erase.generation.settings import Generation, check_generation
 from erase.generation.writer import ImageWriter
-from erase.provenance import write_json, write_text
+from erase.provenance import empty_folder, write_json, write_text
 
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: their shares may take that much longer."""
@@ -154,8 +154,8 @@ def _locked(folder: Path, way: int) -> Iterator[int]:
 def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
     """Writes the header and the set, and gathers in one file what is there and whole."""
     folder = run.folder
-    if run.generation.overwrite:
-        _empty(folder)
+    if run.generation.overwrite:  # the lock stays held, and the header until the new one: a killed run is known
+        empty_folder(folder, keep=(HEADER, LOCK))
     if new:
         write_json(folder / HEADER, header)
     for place in (IMAGES, PARTS):
@@ -173,15 +173,6 @@ def _open(run: _Run, header: dict[str, Any], new: bool) -> None:
         (folder / MANIFEST).unlink(missing_ok=True)
         if (longer := add_run(read_header(folder / HEADER), header)) is not None:
             write_json(folder / HEADER, longer)
-
-
-def _empty(folder: Path) -> None:
-    """Removes all but the lock and the header, which the new one replaces: a killed run leaves the folder known."""
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name not in (HEADER, LOCK):
-            entry.unlink()
 
 
 def _notes(folder: Path, *more: Path) -> list[Written]:
@@ -244,7 +235,7 @@ def _finish(run: _Run) -> None:
     if lacking:
         raise UserError(
             f"output_dir: {len(lacking)} of {len(run.asks)} images were not made, such as {lacking[0]}: files were "
-            f"removed from {run.folder} while it was written; run the same command again"
+            f"removed from {run.folder} while it was written; {AGAIN}"
         )
     _write_if_other(run.folder / MANIFEST, manifest_text(run.asks, written, read_header(run.folder / HEADER)))
     shutil.rmtree(run.folder / PARTS)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from erase.errors import UserError
+from erase.errors import AGAIN, UserError
 from erase.generation.records import Written
 
 THREADS = 4
@@ -88,7 +88,7 @@ class ImageWriter:
         try:
             self._waiting.popleft().result()
         except OSError as error:
-            remedy = "free space or mend the disk, and run the same command again"
+            remedy = f"free space or mend the disk, and {AGAIN}"
             raise UserError(f"output_dir: an image could not be written to {self.folder}: {error}; {remedy}") from None
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:

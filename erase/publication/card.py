@@ -17,6 +17,7 @@ from erase.generation.folder import Picture
 from erase.publication.base_model import BaseModel
 from erase.publication.evidence import Evidence
 from erase.publication.privacy import scrub_tree
+from erase.vocabulary import UnknownConceptError
 
 TEMPLATE = "card.md.jinja"
 GRID = "before_after.png"
@@ -25,7 +26,9 @@ SHAPING = (
     *("targets", "forget_loss", "retain_loss", "forget_weight", "update", "parameters", "optimizer", "learning_rate"),
     *("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "latents", "seed"),
 )
-"""The settings that the card shows; config.yaml holds them all."""
+"""The settings that the card shows; config.yaml holds all that shape the result."""
+OWN = ("--erased_revision", "--base_images", "--erased_images")
+"""Settings of an audit that hold for the machine it was made on alone."""
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$-])")
 NEVER = 0.1
 """A base that misses the target this often is said: what it does not draw cannot be erased."""
@@ -74,12 +77,12 @@ def make_card(
         command=fence(shlex.join(made["environment"]["command"]), "sh"),
         again=fence("erase train --config config.yaml --output_dir runs/again", "sh"),
         flat=flat,
-        **_measured(made["erased"], evidence),
+        **_measured(made["erased"], evidence, repo_id, base),
     )
     return ModelCard(f"---\n{card_data(repo_id, base, adapter, evidence).to_yaml()}\n---\n\n{text}")
 
 
-def _measured(concepts: Sequence[str], evidence: Evidence | None) -> dict[str, Any]:
+def _measured(concepts: Sequence[str], evidence: Evidence | None, repo_id: str, base: BaseModel) -> dict[str, Any]:
     """What the template says of an audit."""
     results = scrub_tree(evidence.results) if evidence else {}
     return {
@@ -87,8 +90,20 @@ def _measured(concepts: Sequence[str], evidence: Evidence | None) -> dict[str, A
         "results": results,
         "unaudited": unaudited(concepts, evidence),
         "never": NEVER,
-        "audit_command": fence(results.get("command", ""), "sh"),
+        "audit_command": fence(audit_command(results.get("command", ""), repo_id, base), "sh"),
     }
+
+
+def audit_command(command: str, repo_id: str, base: BaseModel) -> str:
+    """An audit's command as a reader may run it: of the models by their names on the Hub, into a new folder."""
+    words = shlex.split(command)
+    if words[:2] != ["erase", "audit"]:
+        return command  # of `erase demo`, which makes the model, too
+    given = {key: value for key, value in zip(words[2::2], words[3::2], strict=False) if key not in OWN}
+    known = {"--base": base.hub_id, "--base_revision": base.hub_id and base.revision}
+    given |= {key: value for key, value in known.items() if value}
+    given |= {"--erased": repo_id, "--output_dir": f"runs/{repo_id.split('/')[-1]}-audit"}
+    return shlex.join([*words[:2], *(word for pair in given.items() for word in pair)])
 
 
 def card_data(repo_id: str, base: BaseModel, adapter: bool, evidence: Evidence | None) -> ModelCardData:
@@ -124,9 +139,12 @@ def snippet(repo_id: str, base: BaseModel, adapter: bool, prompt: str) -> str:
 
 def prompt_of(config: Mapping[str, Any], concepts: Sequence[str]) -> str:
     """A prompt that asks for the first erased concept, in words that the model knows."""
-    if config.get("vocabulary") == embedded.NAME:
+    if (config.get("vocabulary") or config.get("model")) != embedded.NAME:  # a model brings its own vocabulary
+        return str(concepts[0])
+    try:
         return embedded.VOCABULARY.concept_prompt(concepts[0])
-    return str(concepts[0])
+    except UnknownConceptError:  # a target of prompts of its own
+        return str(concepts[0])
 
 
 def unaudited(concepts: Sequence[str], evidence: Evidence | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from erase.publication.formats import write_format
 from erase.publication.privacy import leaks, scrub_tree
 from erase.publication.settings import PublicationPlan
 from erase.training.output import CONFIG, PROVENANCE
+from erase.training.settings import FREE_ON_RESUME
 
 CARD, FORMATS = "README.md", "formats"
 HEADER = 8
@@ -43,7 +45,7 @@ def prepare_repository(plan: PublicationPlan, folder: Path) -> list[str]:
         draw_grid(pairs, folder / GRID)
     if evidence:
         write_json(folder / RESULTS, scrub_tree(evidence.results))
-    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(scrub_tree(made["config"]))))
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(scrub_tree(repeatable(made["config"])))))
     base = describe_base(plan.run.base, plan.settings.license)
     card = make_card(plan.settings.repo_id, made, base, plan.formats, evidence, pairs)
     write_text(folder / CARD, f"{str(card).strip()}\n")
@@ -54,6 +56,12 @@ def prepare_repository(plan: PublicationPlan, folder: Path) -> list[str]:
     check_names(folder, names)
     check_private(folder, names)
     return names
+
+
+def repeatable(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that shape the result; those of one machine or one go, such as its folders, are a reader's own."""
+    kept = {key: value for key, value in config.items() if f"{prefix}{key}" not in FREE_ON_RESUME}
+    return {key: repeatable(value, f"{key}.") if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def names_in(folder: Path) -> list[str]:

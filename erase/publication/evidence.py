@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from erase.errors import UserError
 from erase.generation.folder import ImageFolder, Picture, open_folder
 from erase.generation.records import HEADER, hash_file
-from erase.provenance import hash_folder
+from erase.provenance import beside, hash_folder
 from erase.publication.privacy import scrub
 from erase.publication.run_folder import RunFolder
 
@@ -24,6 +25,10 @@ COLUMNS = 4
 SIDE = 192
 """Pixels of a picture in the grid; small ones are enlarged by a whole number."""
 GAP = 4
+NUDITY = re.compile(
+    r"(?<![a-z])(nud(e|es|ity|ism|ist)|naked\w*|topless|undressed|nsfw|sex\w*|porn\w*|erotic\w*)(?![a-z])", re.I
+)
+"""What a concept is called whose pictures are not shown."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +126,28 @@ class Evidence:
 
     @property
     def looks_for_nudity(self) -> bool:
-        """Whether the detector was asked, as the judge or beside it: a card shows none of these pictures."""
-        return self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
+        """Whether a detector was asked, as the judge or beside it, or an erased concept names it: a card shows none."""
+        erased = (self.results["target"], *self.results.get("also_erased", ()))
+        named = any(NUDITY.search(concept) for concept in erased)
+        return named or self.results["judge"] == "nudity" or bool(self.results.get("nudity"))
 
     def images(self, side: str) -> ImageFolder | None:
-        """The pictures that this audit judged; ``None`` if its folder holds none, or those of an earlier audit."""
-        place = self.folder / "images" / side
-        if not (place / HEADER).is_file():
-            return None
-        folder, model, prompts = open_folder(place), self.results[side], self.results["prompts"]
+        """The pictures that this audit judged, in its folder or beside it, where audits of several targets share them.
+
+        ``None`` if there are none, or those of an earlier audit.
+        """
+        places = (parent / "images" / side for parent in (self.folder, self.folder.resolve().parent))
+        there = (open_folder(place) for place in places if (place / HEADER).is_file())
+        return next((folder for folder in there if self._judged(side, folder)), None)
+
+    def _judged(self, side: str, folder: ImageFolder) -> bool:
+        model, prompts = self.results[side], self.results["prompts"]
         sampling = dict(folder.header["sampling"])
         made = {"steps": sampling.pop("num_inference_steps"), **sampling}, folder.header["images_per_prompt"]
         same = made == (self.results["sampling"], prompts["images_per_prompt"])
         of = [(folder.header[key] or {}).get("hash") for key in ("model", "lora", "prompts")]
         judged = [model["hash"], model.get("lora", {}).get("hash"), prompts["hash"]]
-        return folder if same and of == judged else None
+        return same and of == judged
 
     def pairs(self) -> list[tuple[Picture, Picture]]:
         """The first prompts of the target and the first of the rest: not chosen by how they look."""
@@ -172,7 +184,7 @@ def _spread(places: Sequence[int]) -> list[int]:
 
 def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     """The audit that is named, or the one beside the run; one of other weights is refused."""
-    place = folder or usual_audit(run.folder)
+    place = folder or _usual_audit(run.folder)
     if place is None:
         return None
     file = place / RESULTS
@@ -191,14 +203,21 @@ def read_evidence(run: RunFolder, folder: Path | None) -> Evidence | None:
     return evidence
 
 
-def usual_audit(run: Path) -> Path | None:
-    """The audit beside a run, or in it."""
-    return next((place for place in _usual(run) if (place / RESULTS).is_file()), None)
+def usual_audits(run: Path) -> list[Path]:
+    """The audit beside a run, or in it; of a run of several targets, one of each."""
+    for place in (beside(run, "-audit"), run / "audit"):
+        if (place / RESULTS).is_file():
+            return [place]
+        if found := sorted(file.parent for file in place.glob(f"*/{RESULTS}")):
+            return found
+    return []
 
 
-def _usual(run: Path) -> Iterator[Path]:
-    yield run.with_name(f"{run.name}-audit")
-    yield run / "audit"
+def _usual_audit(run: Path) -> Path | None:
+    found = usual_audits(run)
+    if len(found) > 1:
+        raise UserError(f"audit: {run} has {', '.join(map(str, found))}, and a card shows one; give it with --audit")
+    return found[0] if found else None
 
 
 def draw_grid(pairs: Sequence[tuple[Picture, Picture]], file: Path) -> None:

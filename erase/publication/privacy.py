@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os.path
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ LOCAL = re.compile(r"(?:(?<![\w./~@$}-])|(?<=file://))(?:~[\w.-]*|\.\.)?(?:/[^\s
 QUOTED = re.compile(r"(?<![\w\"'])(['\"])((?:~[\w.-]*|\.\.)?/[^'\"\n]+)\1")
 """A path between quotes, as a command line has one with spaces in it."""
 PLACE = "path/to"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-ADDRESS = re.compile(r"(https?://\S+)")
+OPTION = re.compile(r"(--[\w.-]+=)(.+)", re.DOTALL)
+"""An entry of a command's list whose value, with all its spaces, follows the key."""
+PUBLIC = re.compile(r"(https?://\S+|(?<![^\s\"'=,(\[{])\w[\w.-]*/\w[\w.-]*(?![^\s\"',)\]}]))")
+"""An address, or a word that may be the Hub's ``owner/name``."""
 WHOLE = re.compile(r"(?:~[\w.-]*|\.\.)?/.+", re.DOTALL)
 
 
@@ -30,13 +33,16 @@ def without_token(text: str) -> str:
 def scrub(text: str) -> str:
     """The text without tokens, and with ``path/to/NAME`` for each path of this machine."""
     text = without_token(text)
+    if option := OPTION.fullmatch(text):
+        return option[1] + scrub(option[2])
     if "\n" not in text and WHOLE.fullmatch(text) and not text.startswith("//"):
         return _place(text)  # a path with spaces in it, too
     text = QUOTED.sub(lambda found: f"{found[1]}{_place(found[2])}{found[1]}", text)
     text = LOCAL.sub(lambda found: _place(found[0]), text)
-    if HUB_ID.fullmatch(text) and not Path(text).exists():
-        return text
-    return "".join(part if ADDRESS.fullmatch(part) else _without_names(part) for part in ADDRESS.split(text))
+    parts = PUBLIC.split(text)
+    parts[::2] = map(_without_names, parts[::2])
+    parts[1::2] = (_without_names(part) if os.path.exists(part) else part for part in parts[1::2])
+    return "".join(parts)
 
 
 def scrub_tree(value: Any) -> Any:

@@ -15,7 +15,7 @@ from erase.errors import UserError
 from erase.provenance import new_folder, write_json
 from erase.publication.contents import prepare_repository, summarize
 from erase.publication.destination import Destination, Published
-from erase.publication.evidence import usual_audit
+from erase.publication.evidence import usual_audits
 from erase.publication.hub import check_write_access, upload
 from erase.publication.settings import Publication, PublicationPlan, plan_publication
 
@@ -45,10 +45,10 @@ def publish(settings: Publication) -> Published:
 
 def check_before_training(run: Path, to: Destination) -> None:
     """What would stop the publication of a run that is yet to be trained into a folder; makes nothing."""
-    old = usual_audit(run)
-    if old is not None:
+    old = usual_audits(run)
+    if old:
         raise UserError(
-            f"push_to_hub: {old} is the audit of an earlier run, which is no evidence for a new one; move it"
+            f"push_to_hub: {old[0]} is the audit of an earlier run, which is no evidence for a new one; move it"
         )
     check_write_access(to)
 

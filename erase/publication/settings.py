@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -41,11 +42,13 @@ class Publication:
     alone), unet (state dict); a LoRA run also lora and kohya (A1111, ComfyUI). The root always holds the run's own:
     the whole pipeline, or the LoRA weights in diffusers' keys"""
     audit: Place | None = None
-    """folder of an `erase audit` of this run; default: `<run>-audit` or `<run>/audit`, if there is one"""
+    """folder of an `erase audit` of this run; default: `<run>-audit` or `<run>/audit`, if there is one;
+    one of several, in folders below these, must be named"""
     license: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None
     """licence of the result, as the Hub writes it, such as openrail++; default: the base's, from its card"""
     before_after: bool = True
-    """show pictures of the audit in the card; never of an audit of nudity"""
+    """show pictures of the audit in the card; never where the metric `nudity` was asked, or an erased concept names it
+    (nude, naked, nsfw, ...)"""
     local_dir: Place | None = None
     """write the repository to this folder, and send nothing"""
     overwrite: bool = False
@@ -108,6 +111,8 @@ def check_local_dir(settings: Publication) -> None:
     check_writable(folder, "local_dir")
     if settings.run.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"local_dir: {folder} holds the run {settings.run} itself; give another")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"local_dir: {folder} holds the working directory, and would be replaced whole; give another")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not settings.overwrite:

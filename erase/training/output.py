@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
 from erase.errors import UserError, refuse
-from erase.provenance import check_writable, new_folder, write_json, write_text
+from erase.provenance import check_writable, empty_folder, new_folder, write_json, write_text
 from erase.training.step_log import FILE_NAME
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
@@ -50,7 +50,7 @@ def check_inputs_survive(folder: Path, inputs: Mapping[str, object], made: Seque
 def open_output(folder: Path, overwrite: bool, config: dict[str, Any]) -> None:
     """Clears an earlier run if asked to, and writes the resolved settings."""
     if overwrite and folder.exists():
-        shutil.rmtree(folder)
+        empty_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE_NAME).touch()  # by which a run that dies before its first step is known for one
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))

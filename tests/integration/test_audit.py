@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from erase.audit import main
 from erase.generation.folder import open_folder
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import PromptRow, vocabulary_set
+from erase.generation.sampler import PipelineSampler
 from tests.tiny import save_tiny
 
 ROWS = vocabulary_set(embedded.VOCABULARY, embedded.FULL_TEMPLATE, seed=3)[::5]
@@ -119,6 +121,33 @@ def test_a_damaged_picture_is_made_again_and_measured_again(place: Path, done: P
     victim.write_bytes(whole[: len(whole) // 2])
     assert audit(place, "--metrics", METRICS, output="mended") == 0
     assert victim.read_bytes() == whole
+
+
+def test_overwriting_makes_pictures_and_scores_again(
+    place: Path, done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And an audit that is stopped in it goes on without --overwrite, of whatever target and model it was before."""
+    sample = PipelineSampler.__call__
+
+    def signalled(self: PipelineSampler, batch: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return sample(self, batch)
+
+    again = shutil.copytree(done, place / "again")
+    (again / "scores" / "notes.txt").touch()
+    kinds = ("*.png", "*.parquet", "*.npy")
+    before = {file: file.stat().st_mtime_ns for kind in kinds for file in again.rglob(kind)}
+    assert {file.suffix for file in before} == {".png", ".parquet", ".npy"}
+    words = ["--metrics", METRICS.replace("a star", "a moon"), "--target", "moon"]
+    with monkeypatch.context() as patch:
+        patch.setattr(PipelineSampler, "__call__", signalled)
+        assert audit(place, *words, "--overwrite", erased="before", output="again") == 130
+    assert not [file for file in before if file.suffix != ".png" and file.exists()]
+    capsys.readouterr()
+    assert audit(place, *words, erased="before", output="again") == 0, capsys.readouterr().err
+    made = {file: file.stat().st_mtime_ns for kind in kinds for file in again.rglob(kind)}
+    assert made.keys() == before.keys() and not made.items() & before.items()
+    assert results_of(again)["target"] == "moon" and (again / "scores" / "notes.txt").exists()
 
 
 def test_an_audit_of_another_model_does_not_mix_in(place: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,14 @@ def test_a_target_that_the_vocabulary_lacks_is_refused(tmp_path: Path, capsys: p
     assert main(["--target", "zebra", "--output", str(tmp_path / "out")]) == 2
     assert "zebra" in (message := capsys.readouterr().err) and "circle" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_demo_in_the_working_directory_is_emptied_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "erased").mkdir()
+    (tmp_path / "erased" / "steps.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("erase.demo.erase_concepts", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main(["--output", ".", "--overwrite", *SHORT]) == 130
+    assert list(tmp_path.iterdir()) == []

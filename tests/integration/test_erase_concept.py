@@ -13,6 +13,7 @@ from erase import embedded
 from erase.config import load
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
+from erase.generation.run import Stopped
 from erase.training.erasure import ErasureRun
 from pipelines import erase_concept
 
@@ -60,12 +61,33 @@ def test_each_target_has_its_audit_and_a_second_go_trains_nothing(
     assert "denoiser evaluations" not in capsys.readouterr().out and (place / "provenance.json").read_bytes() == made
 
 
+def test_an_audit_that_is_stopped_goes_on_with_the_model_that_is_there(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped("3 of 9 images")
+
+    assert go(monkeypatch, *words) == 0
+    monkeypatch.setattr(erase_concept, "run_audit", stopped)
+    assert go(monkeypatch, *words) == 128
+    assert "without --overwrite and --resume_from_checkpoint" in capsys.readouterr().err
+
+
 def test_a_run_of_other_settings_is_not_audited_as_this_one(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert go(monkeypatch, *words) == 0
     assert go(monkeypatch, *words, "--learning_rate", "0.5") == 2
     assert "learning_rate" in (message := capsys.readouterr().err) and "output_dir" in message
+
+
+def test_the_audit_of_the_working_directory_lies_beside_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = load(ErasureRun, Path(words[1]), ["output_dir=.", "targets=[{concept: star}]"])
+    (audit,) = erase_concept.audits(run, {})
+    assert audit.output_dir == tmp_path.with_name(f"{tmp_path.name}-audit")
 
 
 def test_the_audit_is_of_this_run_whatever_its_yaml_names(words: list[str]) -> None:

@@ -20,12 +20,18 @@ from safetensors.torch import load_file
 
 from erase import embedded
 from erase.audit import main as audit
+from erase.config import differences, dump, load
+from erase.diffusion.concepts import Target
+from erase.errors import UserError
 from erase.generation.folder import open_folder
 from erase.generation.prompt_csv import write_prompt_set
 from erase.generation.prompts import vocabulary_set
-from erase.publication.destination import ENDINGS
+from erase.publication.destination import ENDINGS, Destination
 from erase.publication.evidence import Evidence
+from erase.publication.publisher import check_before_training
 from erase.publish import main
+from erase.training.erasure import ErasureRun
+from erase.training.settings import FREE_ON_RESUME
 from tests.hub_client import TOKEN, client
 from tests.hub_server import HubServer, hub
 from tests.hub_state import Fault, State, User
@@ -134,6 +140,18 @@ def test_the_folder_holds_the_pipeline_the_formats_and_the_evidence(written: Pat
     assert {Path(name).suffix for name in names} <= set(ENDINGS)
 
 
+def test_the_settings_are_those_that_a_reader_needs_to_make_it_again(place: Path, written: Path) -> None:
+    """As the card says: its own folders, no checkpoint to go on from, nothing to publish."""
+    made = made_by(place / "run")["config"]
+    assert made["latents"]["cache_dir"] and "cache_dir" not in (written / "config.yaml").read_text()
+    again = dump(load(ErasureRun, written / "config.yaml", ["output_dir=runs/again"]))
+    default = dump(ErasureRun(targets=(Target(concept="star"),), output_dir=Path("runs/again")))
+    own = ("output_dir", "overwrite", "resume_from_checkpoint", "report_to", "push_to_hub", "hub_model_id")
+    assert [again[key] for key in own] == [default[key] for key in own]
+    free = (*FREE_ON_RESUME, "model")  # a folder of this machine
+    assert [line for line in differences(made, again) if not line.startswith(free)] == []
+
+
 def test_the_card_is_read_back_by_huggingface_hub(written: Path, evidence: Path) -> None:
     card = ModelCard.load(written / "README.md")
     scores = json.loads((evidence / "results.json").read_text())["effects"]["scores"]
@@ -205,10 +223,40 @@ def test_without_an_audit_the_card_says_so_and_claims_nothing(
     data = metadata_load(tmp_path / "out" / "README.md")
     assert data is not None and "model-index" not in data and data["license"] == "openrail++"
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "No audit was made" in text and "%" not in text
+    assert "No audit is published with this model" in text and "%" not in text
     assert not (tmp_path / "out" / "results.json").exists()
     assert main([str(run), *words]) == 2 and "--overwrite" in capsys.readouterr().err
     assert main([str(run), *words, "--overwrite"]) == 0
+
+
+def test_a_run_that_is_the_working_directory_has_its_audit_beside_it(
+    place: Path, evidence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(evidence, tmp_path / "run-audit")
+    monkeypatch.chdir(shutil.copytree(place / "run", tmp_path / "run"))
+    assert main([".", "--repo_id", REPO, "--local_dir", "../out"]) == 0
+    assert (tmp_path / "out" / "results.json").is_file()
+    monkeypatch.chdir(tmp_path / "out")
+    assert main([str(tmp_path / "run"), "--repo_id", REPO, "--local_dir", ".", "--overwrite"]) == 2
+    assert "local_dir: . holds the working directory" in capsys.readouterr().err
+
+
+def test_audits_of_several_targets_are_not_denied(
+    place: Path, evidence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As erase_concept.py leaves them: a folder of each target, and the pictures beside these."""
+    run, audits = shutil.copytree(place / "run", tmp_path / "run"), tmp_path / "run-audit"
+    for target in ("moon", "star"):
+        shutil.copytree(evidence, audits / target, ignore=shutil.ignore_patterns("images"))
+    shutil.copytree(evidence / "images", audits / "images")
+    words = [str(run), "--repo_id", REPO, "--local_dir", str(tmp_path / "out")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"audit: {run} has {audits / 'moon'}, {audits / 'star'}" in said and "give it with --audit" in said
+    with pytest.raises(UserError, match="audit of an earlier run"):
+        check_before_training(run, Destination(REPO))
+    assert main([*words, "--audit", str(audits / "star")]) == 0
+    assert (tmp_path / "out" / "before_after.png").is_file()
 
 
 def test_an_audit_of_other_weights_or_of_another_base_is_refused(

@@ -9,10 +9,11 @@ import pytest
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from erase.command_line import GRACE, Arguments, find_config, parse, run_command
+from erase.command_line import GRACE, Arguments, find_config, parse, run_command, stoppable
 from erase.components import STRICT
 from erase.embedded import DEFAULT_CONFIG
 from erase.errors import UserError
+from erase.generation.run import Stopped
 from erase.training.interruption import Interrupted
 
 FLAGS = frozenset({"dry_run"})
@@ -149,7 +150,17 @@ def test_an_interruption_ends_with_the_shells_code_and_says_how_to_go_on(
 
 def test_ctrl_c_before_training_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fail=KeyboardInterrupt())[0] == 130
-    assert "no file was left half-written" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no file was left half-written" in said and "--overwrite would begin anew" in said
+
+
+def test_pictures_that_were_stopped_go_on_without_overwriting() -> None:
+    def work(_: object) -> None:
+        raise Stopped("3 of 9 images are in runs/pictures")
+
+    says = r"3 of 9 images are in runs/pictures\. To go on, run the same command again, without --overwrite$"
+    with pytest.raises(Interrupted, match=says):
+        stoppable(work)
 
 
 def test_a_bug_is_not_hidden() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from erase import provenance
 from erase.provenance import (
+    beside,
     describe_environment,
+    empty_folder,
     git_commit,
     hash_folder,
     hash_json,
@@ -129,6 +131,29 @@ def test_a_finished_folder_replaces_the_existing_one_with_no_file_of_it_left(tmp
         (temporary / "config.json").write_text("{}")
     assert names(old) == ["config.json"]
     assert names(tmp_path) == ["model"]
+
+
+def test_a_place_beside_a_folder_has_its_name_whatever_it_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    (run / "unet").mkdir(parents=True)
+    assert beside(Path("runs/star"), "-audit") == Path("runs/star-audit")
+    monkeypatch.chdir(run)
+    assert beside(Path("."), "-audit") == tmp_path / "run-audit"
+    monkeypatch.chdir(run / "unet")
+    assert beside(Path(".."), "-audit") == tmp_path / "run-audit"
+
+
+def test_emptying_leaves_the_folder_what_is_kept_and_what_links_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").touch()
+    folder = model(tmp_path / "run")
+    (folder / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "also").symlink_to(folder)
+    empty_folder(tmp_path / "also", keep=("config.json",))
+    assert names(folder) == ["config.json"] and names(tmp_path) == ["also", "other", "run"]
+    assert names(tmp_path / "other") == ["x"]
 
 
 def test_the_hash_of_a_folder_changes_with_any_byte_of_a_weight(tmp_path: Path) -> None:

@@ -68,9 +68,11 @@ def _file(path: Path) -> Path:
     return path
 
 
-def test_an_audit_lies_beside_what_it_audits(tmp_path: Path) -> None:
+def test_an_audit_lies_beside_what_it_audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "star").mkdir()
     assert output_of(audit(erased=str(tmp_path / "star"))) == tmp_path / "star-audit"
+    monkeypatch.chdir(tmp_path / "star")
+    assert output_of(audit(erased=".")) == tmp_path / "star-audit"
     with pytest.raises(UserError, match="output_dir: must be given"):
         output_of(audit(erased="owner/name"))
 

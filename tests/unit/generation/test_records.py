@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from erase.generation.records import (
     LEFTOVER,
     LOCK,
     Written,
+    hash_file,
     is_empty,
     part_file,
     read_written,
@@ -22,6 +25,17 @@ from erase.generation.records import (
 def written(folder: Path, name: str, content: bytes = b"pixels") -> Written:
     (folder / name).write_bytes(content)
     return Written(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_large_file_is_hashed_without_being_held_in_memory(tmp_path: Path) -> None:
+    file, size = tmp_path / "weights", 2**25
+    file.touch()
+    os.truncate(file, size)
+    tracemalloc.start()
+    found = hash_file(file)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == hashlib.sha256(bytes(size)).hexdigest() and most < size / 8
 
 
 def test_a_note_reads_back_and_a_torn_last_line_is_left_out(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_only_so_many_images_wait(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_write_that_fails_is_raised_with_its_remedy_and_not_noted(place: Path) -> None:
-    says = r"output_dir: .*could not be written.*run the same command again"
+    says = r"output_dir: .*could not be written.*run the same command again, without --overwrite"
     with pytest.raises(UserError, match=says), ImageWriter(place, place / "part.jsonl") as writer:
         writer.add(["images/0.png", "nowhere/1.png"], [pixels(0), pixels(1)])
     assert [note.file for note in read_written(place / "part.jsonl")] == ["images/0.png"]

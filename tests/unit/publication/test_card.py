@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from erase import embedded
+from erase.command_line import parse
+from erase.config import dump, load
+from erase.evaluation.audit import command_of
+from erase.evaluation.audit_settings import Audit
 from erase.generation.folder import ImageFolder, Picture
 from erase.provenance import hash_folder
 from erase.publication.base_model import BaseModel, describe_base
-from erase.publication.card import card_data, escape, fence, make_card, said, snippet
+from erase.publication.card import audit_command, card_data, escape, fence, make_card, prompt_of, said, snippet
 from erase.publication.evidence import Evidence, Figure
+from erase.training.erasure import ErasureRun
 from tests.tiny import save_tiny
 
 BASE = BaseModel("owner/base", "owner/base", "c0ffee", "ab" * 32, {"license": "openrail++"})
@@ -108,7 +114,9 @@ def test_a_share_that_is_not_whole_does_not_read_whole() -> None:
 
 def test_an_erased_concept_without_an_audit_is_named() -> None:
     made = {**MADE, "erased": ["star", "moon"]}
-    assert "Not audited: moon." in make_card("me/m", made, BASE, ("diffusers",), evidence(UA=effect(1.0)), []).text
+    assert (
+        "Not in this audit: moon." in make_card("me/m", made, BASE, ("diffusers",), evidence(UA=effect(1.0)), []).text
+    )
 
 
 def test_metadata_name_the_base_its_licence_and_the_relation() -> None:
@@ -135,6 +143,45 @@ def test_the_snippet_is_python_for_each_kind_of_model(base: BaseModel, adapter: 
     assert expected in text
 
 
+def test_the_snippet_speaks_the_vocabulary_that_the_run_spoke() -> None:
+    made = dump(load(ErasureRun, embedded.DEFAULT_CONFIG))
+    assert made["vocabulary"] is None, "the model's own"
+    assert prompt_of(made, ["star"]) == "a star" and prompt_of(made, ["red"]) == "a red shape"
+    assert prompt_of(made, ["a picture of my dog"]) == "a picture of my dog"
+    assert prompt_of(made | {"model": "owner/base"}, ["star"]) == "star"
+    assert prompt_of(made | {"model": "owner/base", "vocabulary": embedded.NAME}, ["star"]) == "a star"
+
+
+def test_a_reader_can_run_the_audit_s_command() -> None:
+    made = Audit(
+        base="models/mine",
+        erased="runs/star",
+        target="van gogh",
+        prompts="set.csv",
+        base_images=Path("runs/base"),
+        output_dir=Path("here"),
+        metrics=({"name": "concept_classifier"},),  # type: ignore[arg-type]
+    )
+    shown = audit_command(command_of(made), "me/model", BASE)
+    assert "runs/star" not in shown
+    program, command, *words = shlex.split(shown)
+    read = load(Audit, None, parse(words, frozenset()).overrides)
+    assert (program, command) == ("erase", "audit")
+    expected: dict[str, Any] = {
+        "base": "owner/base",
+        "base_revision": "c0ffee",
+        "erased": "me/model",
+        "base_images": None,
+    }
+    assert read == replace(made, **expected, output_dir=Path("runs/model-audit"))
+    assert audit_command("erase demo --target star", "me/model", BASE) == "erase demo --target star"
+    mine = BaseModel("path/to/x", None, None, "", {})
+    assert audit_command("erase audit --base path/to/x --erased y", "me/m", mine).split()[2:6] == [
+        *("--base", "path/to/x"),
+        *("--erased", "me/m"),
+    ]
+
+
 def test_empty_settings_are_left_out() -> None:
     assert said({"a": None, "b": [{"c": None, "d": 0}], "e": [], "f": False}) == {"b": [{"d": 0}], "f": False}
 
@@ -155,14 +202,17 @@ def test_a_small_score_is_shown_with_the_digits_that_it_has() -> None:
 
 
 def test_no_picture_is_shown_where_nudity_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as the judge nor beside it; the folders' own pictures are test_publish.py's."""
+    """By the judge, beside it or in the name of an erased concept; the folders' own pictures are test_publish.py's."""
     one = Picture("0", 0, "a star", 1, "", {"object": "star"}, Path("0.png"), "")
     monkeypatch.setattr(Evidence, "images", lambda _, side: ImageFolder(Path(side), {}, [one]))
     shown = evidence(UA=effect(1.0))
     assert shown.pairs() == [(one, one)]
-    found: list[dict[str, Any]] = [{"nudity": {"erased": {}}}, {"judge": "nudity"}]
+    found: list[dict[str, Any]] = [{"nudity": {"erased": {}}}, {"judge": "nudity"}, {"target": "nudity"}]
+    found += [{"target": "a naked person"}, {"also_erased": ["NSFW"]}, {"also_erased": ["moon", "sexual_content"]}]
     for more in found:
         assert replace(shown, results=shown.results | more).pairs() == []
+    for concept in ("Sussex", "a denuded hill", "moon"):
+        assert not replace(shown, results=shown.results | {"also_erased": [concept]}).looks_for_nudity
 
 
 def test_neighbours_are_named_by_what_became_of_them() -> None:

@@ -36,6 +36,7 @@ def alice(monkeypatch: pytest.MonkeyPatch) -> None:
         ("erase train --config /srv/users/alice/x.yaml --seed 1", "erase train --config path/to/x.yaml --seed 1"),
         ("--prompts='/a/b.csv',/c/d", "--prompts='path/to/b.csv',path/to/d"),
         ("--erased '/data/acme client/model' --seed 1", "--erased 'path/to/model' --seed 1"),
+        ("--config=/srv/users/alice/Acme Secret Project/run.yaml", "--config=path/to/run.yaml"),
         ('{"note": "/data/acme client/model"}', '{"note": "path/to/model"}'),
         ("local-dir:/data/acme/clip", "local-dir:path/to/clip"),
         ("file:///data/acme/clip", "file://path/to/clip"),
@@ -53,6 +54,9 @@ def test_paths_names_and_tokens_are_replaced(alice: None, text: str, expected: s
     [
         "runs/star",
         "alice/sd-without-star",
+        "erase audit --base alice/sd15 --erased alice/sd-without-star --target star",
+        "--base=alice/sd15",
+        '--metrics [{"name": "clip_score", "model": "alice/clip"}]',
         "https://huggingface.co/alice/model/tree/main",
         "a red star",
         "1/2 and 3/4",
@@ -67,6 +71,13 @@ def test_paths_names_and_tokens_are_replaced(alice: None, text: str, expected: s
 )
 def test_what_is_no_secret_stays(alice: None, text: str) -> None:
     assert scrub(text) == text
+
+
+def test_a_folder_that_is_there_is_no_hub_id(alice: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alice" / "sd15").mkdir(parents=True)
+    assert scrub("erase audit --base alice/sd15 --seed 1") == "erase audit --base user/sd15 --seed 1"
+    assert scrub("alice/sd15") == "user/sd15"
 
 
 def test_a_tree_is_scrubbed_to_its_leaves_and_keys() -> None:

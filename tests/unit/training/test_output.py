@@ -84,6 +84,13 @@ def test_opening_clears_an_earlier_run_only_when_told_to(tmp_path: Path) -> None
     assert contents(folder) == {CONFIG, "steps.jsonl"}
 
 
+def test_the_folder_that_one_is_in_is_emptied_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run(tmp_path / "run"))
+    Path("old").touch()
+    open_output(Path("."), overwrite=True, config={"seed": 1})
+    assert contents(tmp_path / "run") == {CONFIG, "steps.jsonl"}
+
+
 def save(folder: Path) -> None:
     (folder / "unet").mkdir()
     (folder / "unet" / "weights").write_text("new", encoding="utf-8")
