@@ -76,6 +76,7 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
 
     Where no weights are named that are to forget, they are trained first, or taken from the cache.
     """
+    check_unlearning(run)
     accelerator = begin(run)
     with accelerator.main_process_first():
         splits = make_splits(run.data, run.forget, run.split_seed)
@@ -85,8 +86,7 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
 
 
 def begin(run: UnlearningRun) -> Accelerator:
-    """Processes and devices; settings that do not go together, or with these, are refused."""
-    check_unlearning(run)
+    """Processes and devices; settings that do not go together with these are refused."""
     accelerator = make_accelerator(run)
     if run.batch_norm == "batch" and accelerator.num_processes > 1:
         raise UserError(
