@@ -59,6 +59,8 @@ class TrainingRun:
         self.identity = dict(identity) | {"total_batch": self.shard.total}
         self.saved_at, self.started, self.learning_rate = -1, time.monotonic(), settings.learning_rate
         self.cost_before, self.gradient_evaluations = Cost(), 0
+        self.repeated = 0
+        """What the task evaluated again before it went on from a checkpoint, whose cost has it."""
 
     def resume(self) -> None:
         """Goes on from the checkpoint that the settings name."""
@@ -66,7 +68,7 @@ class TrainingRun:
             folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
             kept = (self.trained, self.optimizer, self.scheduler, self.identity)
             self.state, self.cost_before = restore_checkpoint(folder, *kept, average=self.average, scale=self.scale)
-            self.saved_at = self.state.step
+            self.saved_at, self.repeated = self.state.step, self.task.evaluations
 
     def train(self) -> Cost:
         """Runs the steps that are left, and returns what all of them cost; the weights are then the result's."""
@@ -180,7 +182,7 @@ class TrainingRun:
 
     def cost(self) -> Cost:
         """What the run cost up to now; every process must ask at the same time."""
-        mean = mean_over_processes(self.task.evaluations, self.accelerator.device)
+        mean = mean_over_processes(self.task.evaluations - self.repeated, self.accelerator.device)
         seconds = time.monotonic() - self.started
         total = round(mean * self.accelerator.num_processes)
         return self.cost_before + Cost(self.gradient_evaluations, total, seconds)

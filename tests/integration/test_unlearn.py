@@ -107,6 +107,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(config: Path, tmp_path: 
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert len(read_log(tmp_path / "parts")) == 8
+    counts = [made(tmp_path / name)["counts"] | {"seconds": None} for name in ("whole", "parts")]
+    assert counts[0] == counts[1], "what the mask took is counted once"
 
 
 @pytest.mark.slow
