@@ -166,7 +166,7 @@ def describe(
             "model": run.model,
             "revision": run.revision,
             "hash": base.hash,
-            "is_folder": Path(run.model).expanduser().is_dir(),
+            "is_folder": Path(run.model).is_dir(),
         },
         "prompt_hashes": prepared.prompt_hashes,
         **describe_training(run, task, vars(counts), accelerator),

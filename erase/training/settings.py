@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT, Place
+from erase.components import STRICT, Name, Place
 from erase.parameters import Full, Parameters
 from erase.updates import LUR, Update
 
@@ -92,7 +92,7 @@ class TrainingSettings:
     """steps between checkpoints"""
     checkpoints_total_limit: Annotated[int, Field(ge=1)] | None = None
     """keep the newest so many checkpoints"""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: Name | None = None
     """`latest`, or the folder of a checkpoint"""
     report_to: Literal["none", "tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "all"] = "none"
     """tracker that accelerate logs to"""
