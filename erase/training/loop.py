@@ -28,7 +28,7 @@ from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
-from erase.updates import LUR, rule_of
+from erase.updates import LUR, key_of, rule_of
 from erase.updates.alpha import AbsoluteAlpha
 
 
@@ -218,9 +218,9 @@ class TrainingRun:
 
     def _gentler(self) -> str:
         """What may be made smaller where a run did not stay finite."""
-        own, update = self.settings.update, rule_of(self.settings.update)
-        prefix = "update." if own is update else "update.rule."
+        update = rule_of(self.settings.update)
         keys = ["learning_rate", *([] if update.name in ("nash", "retain_only") else ["forget_weight"])]
         if isinstance(update, LUR):
-            keys.append(f"{prefix}alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
+            last = "value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"
+            keys.append(f"{key_of(self.settings.update)}.alpha.{last}")
         return f"a smaller {' or '.join(keys)}"

@@ -50,6 +50,11 @@ def rule_of(update: Update) -> Update:
     return update.rule or update if isinstance(update, AlternatingSteps) else update
 
 
+def key_of(update: Update) -> str:
+    """The configuration's key of :func:`rule_of`."""
+    return "update" if rule_of(update) is update else "update.rule"
+
+
 __all__ = [
     "LUR",
     "MGDA",
@@ -65,5 +70,6 @@ __all__ = [
     "UPGrad",
     "Update",
     "WeightedSum",
+    "key_of",
     "rule_of",
 ]
