@@ -48,7 +48,7 @@ from erase.training.originals import (
 )
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
-from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly
+from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly, label
 
 SPLITS = "splits.json"
 
@@ -225,7 +225,8 @@ def plan_unlearning(run: UnlearningRun) -> str:
             f"data: {run.data.name}: {len(splits.train):,} to train on, {len(splits.validation):,} for validation, "
             f"{len(splits.test):,} to test",
             f"forget: {run.forget.name}: {len(splits.forget):,} samples, hash {splits.hashes()['forget'][:12]}",
-            f"start: {run.start.name}; update: {run.update.name}, losses {' + '.join(losses)}; mask: {run.mask.name}",
+            f"start: {run.start.name}; update: {label(dump(run.update))}, losses {' + '.join(losses)}; "
+            f"mask: {run.mask.name}",
             f"parameters: {run.parameters.name}: {len(trainable)} tensors, "
             f"{sum(p.numel() for p in trainable.values()):,} numbers",
             f"steps: {run.max_train_steps}, each of {examples} examples of each objective a process",
