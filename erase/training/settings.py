@@ -48,8 +48,8 @@ class TrainingSettings:
     parameters: Annotated[Parameters, Field(discriminator="name")] = Full()
     """which weights move"""
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
-    """lambda, factor on the forget loss. `update.name` nash takes the gradients as directions alone, so it changes
-    nothing there; nor with retain_only, which has no forget loss"""
+    """lambda, factor on the forget loss. nash, as `update` or as `update.rule`, takes the gradients as directions
+    alone, so it changes nothing there; nor with retain_only, which has no forget loss"""
     probe_every: Annotated[int, Field(ge=0)] = 50
     """steps between looks at both gradients of one batch at the same weights, before and after an update (`inner_*`,
     `cosine_*`, which compare between rules); 0: never. Each look takes 4 gradient evaluations: the count of those
