@@ -20,3 +20,11 @@ def _expanded(path: Path) -> Path:
 
 Place = Annotated[Path, AfterValidator(_expanded)]
 """A file or folder; `~` is the home folder, whoever reads it."""
+
+
+def _expanded_name(name: str) -> str:
+    return str(_expanded(Path(name))) if name.startswith("~") else name
+
+
+Name = Annotated[str, AfterValidator(_expanded_name)]
+"""A file or folder, or a name that is none, such as a Hub id; `~` at its beginning is the home folder."""

@@ -156,14 +156,16 @@ def _entries(tree: Any) -> list[Any] | None:
 def _at(path: Sequence[str], schema: Schema, definitions: Schema) -> Iterator[Schema]:
     """What may stand at a key, whichever choices are made on the way to it."""
     schema = resolve(schema, definitions)
-    if not path:
+    parts = [*schema.get("anyOf", ())]
+    if path:
+        key, *rest = path
+        inside = schema.get("properties", {}).get(key, schema.get("items", {}) if key.isdecimal() else {})
+        parts += variants(schema).values()
+        if inside:
+            yield from _at(rest, inside, definitions)
+    else:
         yield schema
-        return
-    key, *rest = path
-    inside = schema.get("properties", {}).get(key, schema.get("items", {}) if key.isdecimal() else {})
-    if inside:
-        yield from _at(rest, inside, definitions)
-    for part in (*schema.get("anyOf", ()), *variants(schema).values()):
+    for part in parts:
         yield from _at(path, part, definitions)
 
 

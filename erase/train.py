@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from erase.command_line import Arguments, find_config, guarded, is_first_process, parse, run_command
-from erase.config import merge, read_yaml
+from erase.config import dump, merge, read_yaml
 from erase.embedded import DEFAULT_CONFIG
 from erase.errors import UserError
 from erase.publication.destination import Destination
@@ -15,6 +15,7 @@ from erase.training.dry_run import dry_run
 from erase.training.erasure import ErasureRun, check_run, erase_concepts
 from erase.training.unlearning import plan_unlearning, unlearn
 from erase.training.unlearning_settings import UnlearningRun
+from erase.updates import label
 
 FLAG = "dry_run"
 TASKS = ("diffusion", "classification")
@@ -87,7 +88,7 @@ def _unlearn(run: UnlearningRun, arguments: Arguments) -> None:
         return
     counts = unlearn(run)
     if is_first_process():
-        print(f"Trained by {run.update.name}: {run.output_dir}\n{counts.describe()}")
+        print(f"Trained by {label(dump(run.update))}: {run.output_dir}\n{counts.describe()}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT, Place
+from erase.components import STRICT, Name, Place
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 UNTRAINED = ("googlenet", "inception_v3")
@@ -21,7 +21,7 @@ class ModelSettings:
 
     source: Literal["torchvision", "timm", "transformers"] = "torchvision"
     """the library that builds it"""
-    architecture: str = "resnet18"
+    architecture: Name = "resnet18"
     """a name of torchvision's or timm's, or for transformers a folder or a Hub id"""
     stem: Literal["standard", "small"] = "small"
     """the first layers: `small`, a 3x3 convolution of stride 1 without pooling, for pictures of 8 to 64 pixels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from erase.pictures import DAMAGED, as_rgb
 
 
 @torch.no_grad()
-def captioned_images(folder: Path, pipeline: Any) -> Examples:
-    """Every image of a folder, resized to the pipeline's size, with its caption; encoded one by one, to save memory."""
+def captioned_images(folder: Path, pipeline: Any) -> tuple[Examples, str]:
+    """Every image of a folder, resized to the pipeline's size, with its caption; encoded one by one, to save memory.
+
+    And the SHA-256 of pictures and captions in their order, which is the same whatever device encodes them.
+    """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -37,13 +41,15 @@ def captioned_images(folder: Path, pipeline: Any) -> Examples:
     )
     vae, size = pipeline.vae, pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     processor, latents = VaeImageProcessor(vae_scale_factor=pipeline.vae_scale_factor), []
+    digest = hashlib.sha256()
     for number in range(len(data)):
         try:
             image = as_rgb(data[number]["image"])
         except DAMAGED as error:
             what = f"image {number + 1} of {folder}, {captions[number]!r}"
             raise UserError(f"retain.images: {what}, cannot be read: {error}; remove it") from None
+        digest.update(repr((captions[number], image.size)).encode() + image.tobytes())
         pixels = processor.preprocess([image], height=size, width=size)
         encoded = vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor
         latents.append(encoded.cpu())
-    return Examples(torch.cat(latents), tuple(captions))
+    return Examples(torch.cat(latents), tuple(captions)), digest.hexdigest()

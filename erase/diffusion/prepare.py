@@ -47,6 +47,8 @@ class Prepared:
     """Denoiser evaluations that making the latents took, now or when they were cached."""
     prompt_hashes: dict[str, str]
     """SHA-256 of the forget and of the retain prompts."""
+    data_hashes: dict[str, str]
+    """SHA-256 of the wordings beside the forget prompts, and of the images to keep, if there are any."""
 
 
 def load_base(settings: ErasureSettings, plan: Plan, device: torch.device) -> Base:
@@ -80,9 +82,10 @@ def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet:
     """Makes or reads the latents and encodes the prompts; processes that do this at a time share the making."""
     pool = _Pool(base, settings.latents, seed, quiet)
     forget = _forget_examples(pool, plan.targets)
+    data = {"wordings": hash_json([(t.concepts, t.baselines, t.anchors) for t in plan.targets])}
     if settings.retain.images is not None and settings.retain_loss.needs_images:
         words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
-        retain = read_images(settings.retain.images, base.pipeline, words)
+        retain, data["images"] = read_images(settings.retain.images, base.pipeline, words)
     else:
         prompts = spread(plan.retain, settings.latents.retain, seed)
         retain = Examples(pool.latents(prompts, seed), prompts)
@@ -97,12 +100,13 @@ def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet:
             "forget": hash_json([target.prompts for target in plan.targets]),
             "retain": hash_json(sorted(set(retain.prompts)) if settings.retain_loss.needs_images else plan.retain),
         },
+        data_hashes=data,
     )
 
 
-def read_images(folder: Path, pipeline: Any, targets: Sequence[str]) -> Examples:
-    """Captioned images to keep; a caption with an unknown word, or one that names a target, is refused."""
-    examples = captioned_images(folder, pipeline)
+def read_images(folder: Path, pipeline: Any, targets: Sequence[str]) -> tuple[Examples, str]:
+    """Captioned images to keep, and their hash; a caption with an unknown word, or of a target, is refused."""
+    examples, digest = captioned_images(folder, pipeline)
     refuse(
         f"retain.images: the caption {caption!r} names a target of this run; a target cannot be kept too"
         for caption in dict.fromkeys(examples.prompts)
@@ -112,7 +116,7 @@ def read_images(folder: Path, pipeline: Any, targets: Sequence[str]) -> Examples
         f"retain.images: {caption!r} has a word that the model's tokenizer does not know; use words of its vocabulary"
         for caption in dict.fromkeys(unknown_words(pipeline, list(examples.prompts)))
     )
-    return examples
+    return examples, digest
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase import embedded
-from erase.components import STRICT
+from erase.components import STRICT, Name
 from erase.config import build, read_yaml
 from erase.diffusion.concepts import LatentSettings, Retain, Target
 from erase.diffusion.losses import FORGET_LOSSES, ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
@@ -34,11 +34,11 @@ WORDINGS = {
 class ErasureSettings:
     """What to erase from which model, and by which losses."""
 
-    model: str = embedded.NAME
+    model: Name = embedded.NAME
     """`shapes` (embedded), or a diffusers folder or Hub id of Stable Diffusion 1.x, 2.x or SDXL"""
     revision: str | None = None
     """branch, tag or commit of a Hub id"""
-    vocabulary: str | None = None
+    vocabulary: Name | None = None
     """a YAML file with `domains` and `templates`, or `shapes`; default: the embedded model's own, else none"""
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     """the concepts to erase, each with its prompts, its anchor and its weight"""

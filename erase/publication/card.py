@@ -17,6 +17,7 @@ from erase.generation.folder import Picture
 from erase.publication.base_model import BaseModel
 from erase.publication.evidence import Evidence
 from erase.publication.privacy import scrub_tree
+from erase.updates import label
 from erase.vocabulary import UnknownConceptError
 
 TEMPLATE = "card.md.jinja"
@@ -66,7 +67,7 @@ def make_card(
         base=base,
         adapter=adapter,
         made=made,
-        update=config["update"]["name"],
+        update=label(config["update"]),
         settings=fence(
             yaml.safe_dump(said({k: config.get(k) for k in SHAPING}), sort_keys=False, allow_unicode=True), "yaml"
         ),

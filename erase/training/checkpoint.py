@@ -163,8 +163,10 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuses a checkpoint whose run was set up otherwise, naming each difference."""
-    changed = differences(then, now)
+    untold = now.keys() - then.keys()
+    changed = differences(then, {key: value for key, value in now.items() if key not in untold})
     found = [line for line in changed if line.split(":")[0].removeprefix("config.") not in FREE_ON_RESUME]
+    found += [f"{key}: not in this checkpoint, which an earlier version wrote; start again" for key in sorted(untold)]
     if found:
         raise UserError(f"resume_from_checkpoint: {folder} comes from a run that differs", *found)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from erase.config import dump
 from erase.diffusion.pipelines import weighted_parts
 from erase.diffusion.prepare import load_base
 from erase.diffusion.settings import Plan
 from erase.training.erasure import ErasureRun
 from erase.training.evaluations import count_evaluations
 from erase.training.memory import bytes_of, estimate_memory
+from erase.updates import label
 
 
 def dry_run(run: ErasureRun, plan: Plan) -> str:
@@ -30,7 +32,7 @@ def dry_run(run: ErasureRun, plan: Plan) -> str:
             f"base: {run.model} ({before:,} parameters in the UNet), hash {base.hash[:12]}",
             *(f"forget: {t.target.concept}: {len(t.prompts)} prompts, such as {t.prompts[0]!r}" for t in plan.targets),
             f"retain: {len(plan.retain)} prompts" if plan.retain else f"retain: images in {run.retain.images}",
-            f"update: {run.update.name}, losses {run.forget_loss.name} + {run.retain_loss.name}",
+            f"update: {label(dump(run.update))}, losses {run.forget_loss.name} + {run.retain_loss.name}",
             f"parameters: {run.parameters.name}: {len(trainable)} tensors, {count:,} numbers",
             *shown,
             *([f"  ... and {len(trainable) - len(shown)} more"] if len(trainable) > len(shown) else []),

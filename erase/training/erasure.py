@@ -112,7 +112,8 @@ def erase_concepts(run: ErasureRun) -> Counts:
         run.parameters.select(type(base.pipeline.unet).from_config(base.pipeline.unet.config))
     prepared = prepare(base, run, plan, run.seed, not main)
     task = make_task(run, base, prepared, accelerator)
-    training = start_training(run, task, accelerator, {"base": base.hash, "prompts": prepared.prompt_hashes})
+    facts = {"base": base.hash, "prompts": prepared.prompt_hashes, "data": prepared.data_hashes}
+    training = start_training(run, task, accelerator, facts)
     before = time.monotonic() - started
     cost = training.train()
     make_whole(base.pipeline.unet, keep=main)
@@ -166,7 +167,7 @@ def describe(
             "model": run.model,
             "revision": run.revision,
             "hash": base.hash,
-            "is_folder": Path(run.model).expanduser().is_dir(),
+            "is_folder": Path(run.model).is_dir(),
         },
         "prompt_hashes": prepared.prompt_hashes,
         **describe_training(run, task, vars(counts), accelerator),

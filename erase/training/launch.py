@@ -23,7 +23,7 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR, RetainOnly, rule_of
+from erase.updates import LUR, RetainOnly, key_of, rule_of
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -67,13 +67,13 @@ def warmup_problems(run: TrainingSettings) -> Iterator[str]:
 
 def precision_problems(run: TrainingSettings) -> Iterator[str]:
     """What of speed and precision second derivatives cannot be had with."""
-    rule = rule_of(run.update)
+    rule, mode = rule_of(run.update), f"{key_of(run.update)}.mode exact"
     if not isinstance(rule, LUR) or rule.mode != "exact":
         return
     if run.mixed_precision == "fp16":
-        yield "mixed_precision: fp16 scales losses, not the second derivatives of update.mode exact; use bf16 or no"
+        yield f"mixed_precision: fp16 scales losses, not the second derivatives of {mode}; use bf16 or no"
     if run.compile:
-        yield "compile: a compiled model cannot be differentiated twice, as update.mode exact does; leave it out"
+        yield f"compile: a compiled model cannot be differentiated twice, as {mode} does; leave it out"
 
 
 def launcher_problems(run: TrainingSettings) -> Iterator[str]:

@@ -28,7 +28,7 @@ from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
-from erase.updates import LUR, rule_of
+from erase.updates import LUR, key_of, rule_of
 from erase.updates.alpha import AbsoluteAlpha
 
 
@@ -59,6 +59,8 @@ class TrainingRun:
         self.identity = dict(identity) | {"total_batch": self.shard.total}
         self.saved_at, self.started, self.learning_rate = -1, time.monotonic(), settings.learning_rate
         self.cost_before, self.gradient_evaluations = Cost(), 0
+        self.repeated = 0
+        """What the task evaluated again before it went on from a checkpoint, whose cost has it."""
 
     def resume(self) -> None:
         """Goes on from the checkpoint that the settings name."""
@@ -66,7 +68,7 @@ class TrainingRun:
             folder = find_checkpoint(self.settings.resume_from_checkpoint, self.settings.output_dir)
             kept = (self.trained, self.optimizer, self.scheduler, self.identity)
             self.state, self.cost_before = restore_checkpoint(folder, *kept, average=self.average, scale=self.scale)
-            self.saved_at = self.state.step
+            self.saved_at, self.repeated = self.state.step, self.task.evaluations
 
     def train(self) -> Cost:
         """Runs the steps that are left, and returns what all of them cost; the weights are then the result's."""
@@ -180,7 +182,7 @@ class TrainingRun:
 
     def cost(self) -> Cost:
         """What the run cost up to now; every process must ask at the same time."""
-        mean = mean_over_processes(self.task.evaluations, self.accelerator.device)
+        mean = mean_over_processes(self.task.evaluations - self.repeated, self.accelerator.device)
         seconds = time.monotonic() - self.started
         total = round(mean * self.accelerator.num_processes)
         return self.cost_before + Cost(self.gradient_evaluations, total, seconds)
@@ -216,9 +218,9 @@ class TrainingRun:
 
     def _gentler(self) -> str:
         """What may be made smaller where a run did not stay finite."""
-        own, update = self.settings.update, rule_of(self.settings.update)
-        prefix = "update." if own is update else "update.rule."
+        update = rule_of(self.settings.update)
         keys = ["learning_rate", *([] if update.name in ("nash", "retain_only") else ["forget_weight"])]
         if isinstance(update, LUR):
-            keys.append(f"{prefix}alpha." + ("value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"))
+            last = "value" if isinstance(update.alpha, AbsoluteAlpha) else "ratio"
+            keys.append(f"{key_of(self.settings.update)}.alpha.{last}")
         return f"a smaller {' or '.join(keys)}"

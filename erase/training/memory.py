@@ -1,10 +1,10 @@
 """What a run of the diffusion path takes of the device's memory, estimated without a device and without weights.
 
-What stays is counted: weights, the frozen copy, gradients, moments, average, the update rule's buffers. What comes and
-goes is simulated: one micro-batch's forward and backward pass, with LUR's mode exact the gradient of its gradient,
-through the real UNet with tensors that have a shape and no data (torch's FakeTensorMode), so that everything autograd
-and autocast keep is in it. Not in it: what kernels and the allocator take beside tensors, cuDNN's workspaces and the
-CUDA context; hence the margin.
+What stays is counted: weights, the frozen copy, gradients, moments, average, the update rule's buffers, and half a GiB
+for the CUDA context and libraries. What comes and goes is simulated: one micro-batch's forward and backward pass, with
+LUR's mode exact the gradient of its gradient, through the real UNet with tensors that have a shape and no data (torch's
+FakeTensorMode), so that everything autograd and autocast keep is in it. Not in it: what kernels and the allocator take
+beside tensors, and cuDNN's workspaces; hence the margin.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def cached_classifier(run: UnlearningRun, splits: Splits, learn_from: LearnFrom)
     identity = [config, hashes["retain"]]
     if learn_from == "all":
         identity = [config | {"forget": None, "split_seed": None}, hashes["train"]]
-    network = Path(run.model.architecture).expanduser() if run.model.pretrained else None
+    network = Path(run.model.architecture) if run.model.pretrained else None
     if network is not None and network.is_dir():
         identity.append(hash_folder(network))
     return default_cache() / "classifiers" / hash_json(identity)[:24]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from erase.components import STRICT, Place
+from erase.components import STRICT, Name, Place
 from erase.parameters import Full, Parameters
 from erase.updates import LUR, Update
 
@@ -48,8 +48,8 @@ class TrainingSettings:
     parameters: Annotated[Parameters, Field(discriminator="name")] = Full()
     """which weights move"""
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
-    """lambda, factor on the forget loss. `update.name` nash takes the gradients as directions alone, so it changes
-    nothing there; nor with retain_only, which has no forget loss"""
+    """lambda, factor on the forget loss. nash, as `update` or as `update.rule`, takes the gradients as directions
+    alone, so it changes nothing there; nor with retain_only, which has no forget loss"""
     probe_every: Annotated[int, Field(ge=0)] = 50
     """steps between looks at both gradients of one batch at the same weights, before and after an update (`inner_*`,
     `cosine_*`, which compare between rules); 0: never. Each look takes 4 gradient evaluations: the count of those
@@ -92,7 +92,7 @@ class TrainingSettings:
     """steps between checkpoints"""
     checkpoints_total_limit: Annotated[int, Field(ge=1)] | None = None
     """keep the newest so many checkpoints"""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: Name | None = None
     """`latest`, or the folder of a checkpoint"""
     report_to: Literal["none", "tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "all"] = "none"
     """tracker that accelerate logs to"""

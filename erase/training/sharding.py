@@ -11,7 +11,7 @@ from torch import nn
 from erase.protocols import Task
 from erase.sharded import refresh, shard
 from erase.training.settings import TrainingSettings
-from erase.updates import LUR, TorchJD, rule_of
+from erase.updates import LUR, TorchJD, key_of, rule_of
 
 CONFIG = "configs/accelerate/fsdp.yaml"
 
@@ -34,12 +34,12 @@ def sharding_problems(run: TrainingSettings) -> Iterator[str]:
         yield "optimizer: adamw8bit quantises blocks that do not end where rows do; with FSDP use adamw"
     if run.compile:
         yield "compile: does not go together with FSDP here; leave it out"
-    rule = rule_of(run.update)
+    rule, key = rule_of(run.update), key_of(run.update)
     if isinstance(rule, LUR) and rule.mode == "exact":
-        yield "update.mode: exact differentiates twice, which FSDP cannot; use chained"
-    for each in (rule, rule.combine if isinstance(rule, LUR) else None):
+        yield f"{key}.mode: exact differentiates twice, which FSDP cannot; use chained"
+    for place, each in ((key, rule), (f"{key}.combine", rule.combine if isinstance(rule, LUR) else None)):
         if isinstance(each, TorchJD) and not hasattr(each.module, "gramian_weighting"):
-            yield f"update.aggregator: {each.aggregator} looks at whole gradients, of which FSDP's processes have rows"
+            yield f"{place}.aggregator: {each.aggregator} looks at whole gradients, of which FSDP's processes have rows"
 
 
 def shard_task(task: Task, model: nn.Module) -> None:

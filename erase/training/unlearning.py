@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from functools import partial
@@ -48,7 +49,7 @@ from erase.training.originals import (
 )
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
-from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly
+from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly, label
 
 SPLITS = "splits.json"
 
@@ -76,6 +77,7 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
 
     Where no weights are named that are to forget, they are trained first, or taken from the cache.
     """
+    check_unlearning(run)
     accelerator = begin(run)
     with accelerator.main_process_first():
         splits = make_splits(run.data, run.forget, run.split_seed)
@@ -85,8 +87,7 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
 
 
 def begin(run: UnlearningRun) -> Accelerator:
-    """Processes and devices; settings that do not go together, or with these, are refused."""
-    check_unlearning(run)
+    """Processes and devices; settings that do not go together with these are refused."""
     accelerator = make_accelerator(run)
     if run.batch_norm == "batch" and accelerator.num_processes > 1:
         raise UserError(
@@ -99,7 +100,7 @@ def begin(run: UnlearningRun) -> Accelerator:
 def learn(run: UnlearningRun, first: UnlearningRun, splits: Splits, accelerator: Accelerator) -> UnlearningCounts:
     """The run itself; ``first`` names the weights that it begins with."""
     model, splits = build_model(first, splits), as_shown(first, splits)
-    refuse(batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run)))
+    refuse(unfit_batch_norm(run, model))
     weights = hash_weights(model)
     model.to(accelerator.device)
     started = time.monotonic()
@@ -207,13 +208,18 @@ def describe(
     }
 
 
+def unfit_batch_norm(run: UnlearningRun, model: nn.Module) -> Iterator[str]:
+    """What the run's mode of batch norm does not go with."""
+    retains = not isinstance(run.update, ForgetOnly)
+    return batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run), retains)
+
+
 def plan_unlearning(run: UnlearningRun) -> str:
     """``--dry_run``: what would be trained on what; zero matched parameters are an error."""
     check_unlearning(run)
     splits = make_splits(run.data, run.forget, run.split_seed)
     model, splits = build_model(run, splits), as_shown(run, splits)
-    problems = batch_norm_problems(model, run.batch_norm, run.train_batch_size, begins_at_random(run))
-    refuse([*unfit(model, splits), *problems])
+    refuse([*unfit(model, splits), *unfit_batch_norm(run, model)])
     total = sum(p.numel() for p in model.parameters())
     trainable = run.parameters.select(model)
     examples = run.train_batch_size * run.gradient_accumulation_steps
@@ -225,7 +231,8 @@ def plan_unlearning(run: UnlearningRun) -> str:
             f"data: {run.data.name}: {len(splits.train):,} to train on, {len(splits.validation):,} for validation, "
             f"{len(splits.test):,} to test",
             f"forget: {run.forget.name}: {len(splits.forget):,} samples, hash {splits.hashes()['forget'][:12]}",
-            f"start: {run.start.name}; update: {run.update.name}, losses {' + '.join(losses)}; mask: {run.mask.name}",
+            f"start: {run.start.name}; update: {label(dump(run.update))}, losses {' + '.join(losses)}; "
+            f"mask: {run.mask.name}",
             f"parameters: {run.parameters.name}: {len(trainable)} tensors, "
             f"{sum(p.numel() for p in trainable.values()):,} numbers",
             f"steps: {run.max_train_steps}, each of {examples} examples of each objective a process",

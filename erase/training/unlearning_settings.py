@@ -70,7 +70,7 @@ class UnlearningRun(TrainingSettings):
     """what the retain loss sees: what is kept, or all training samples, as the original model's training does"""
     batch_norm: Literal["frozen", "batch"] = "frozen"
     """statistics in training: the stored ones, which stay; or each batch's, the stored ones following the first look
-    at a step's retain batch"""
+    at a step's retain batch; under `forget_only`, which never looks at it, they stay"""
     max_train_steps: Annotated[int, Field(ge=0)] = 100
     """optimizer steps; 0: `start` is all that is done"""
     train_batch_size: Annotated[int, Field(ge=1)] = 128

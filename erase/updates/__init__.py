@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from erase.updates.alternating_steps import AlternatingSteps
 from erase.updates.cagrad import CAGrad
 from erase.updates.forget_only import ForgetOnly
@@ -50,6 +53,19 @@ def rule_of(update: Update) -> Update:
     return update.rule or update if isinstance(update, AlternatingSteps) else update
 
 
+def key_of(update: Update) -> str:
+    """The configuration's key of :func:`rule_of`."""
+    return "update" if rule_of(update) is update else "update.rule"
+
+
+def label(update: Mapping[str, Any]) -> str:
+    """A dumped rule's name, with those of the rules in it: "alternating_steps of lur with nash"."""
+    rule, combine = update.get("rule"), update.get("combine") or {}
+    second = combine.get("name", "weighted_sum")  # LUR's own sum goes without saying
+    within = f" of {label(rule)}" if rule else ""
+    return update["name"] + within + (f" with {second}" if second != "weighted_sum" else "")
+
+
 __all__ = [
     "LUR",
     "MGDA",
@@ -65,5 +81,7 @@ __all__ = [
     "UPGrad",
     "Update",
     "WeightedSum",
+    "key_of",
+    "label",
     "rule_of",
 ]

@@ -19,8 +19,9 @@ class AlternatingSteps:
     """g_f at the first step, g_r at the next `retain_steps`, and so on (SFRon, Huang et al., NeurIPS 2024).
 
     With a `rule`, its gradient in g_f's place: what it does to the retained is repaired by the steps that follow.
-    One gradient evaluation a step, or the rule's, so that the same budget makes twice the steps of a plain sum.
-    Memory: one gradient, or the rule's. What a step does not look at, and the cosine, is in its log for probes alone.
+    One gradient evaluation a step, so that the budget of a plain sum makes twice the steps; for a rule's step, its own.
+    Memory: one gradient, or the rule's. A step's log has the losses and norms that it looked at, and the cosine where
+    a rule looked at both; the rest is there for probes alone.
     """
 
     name: Literal["alternating_steps"] = "alternating_steps"
@@ -32,7 +33,10 @@ class AlternatingSteps:
     ] = None
     rule: Annotated[
         Annotated[LUR | Combine, Field(discriminator="name")] | None,
-        Field(description="what a step to forget follows; null: the forget gradient alone; a name alone will do"),
+        Field(
+            description="what a step to forget follows; null: the forget gradient alone; a name alone will do. lur "
+            "finds its alpha at these steps, of which it needs more than two, unless alpha is absolute"
+        ),
     ] = None
 
     @property

@@ -221,10 +221,21 @@ def test_a_run_can_be_said_on_the_command_line_alone(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--model", str(model), "--vocabulary", "shapes", "--targets.0.concept", "star", "--targets.1.concept"]
-    words += ["moon", "--parameters", "lora", "--parameters.rank", "2", "--update", "pcgrad", "--dry_run"]
+    words += [
+        "moon",
+        "--parameters",
+        "lora",
+        "--parameters.rank",
+        "2",
+        "--update",
+        "alternating_steps",
+        "--update.rule",
+        "lur",
+    ]
+    words += ["--update.rule.combine", "pcgrad", "--dry_run"]
     assert main([*words, "--output_dir", str(tmp_path / "run"), "--latents.cache_dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    for says in ("forget: star", "forget: moon", "parameters: lora", "update: pcgrad"):
+    for says in ("forget: star", "forget: moon", "parameters: lora", "update: alternating_steps of lur with pcgrad,"):
         assert says in printed
 
 

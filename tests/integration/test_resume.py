@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.launch import listing, train, train_and_stop
 from tests.properties import assert_same_bits
-from tests.tiny import save_tiny, write_config
+from tests.tiny import draw_captioned, save_tiny, write_config
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -22,6 +22,11 @@ RUNS = {
     "cosine": (UNET, ["--lr_scheduler", "cosine", "--lr_warmup_steps", "2", "--parameters.name", "cross_attention"]),
     "sgd, displacement": (UNET, ["--optimizer", "sgd", "--update.alpha", "{name: displacement, ratio: 1.0e-3}"]),
 }
+
+WORDS = """
+domains: {object: [star, ring], color: [red]}
+templates: ["a {color} {object}", "a {color} shape", "a {object}"]
+"""
 
 
 @pytest.fixture
@@ -133,6 +138,34 @@ def test_a_checkpoint_of_another_base_is_refused(
     save_tiny(base, seed=1)
     assert train(config, "--resume_from_checkpoint", "latest") == 2
     assert "base: '" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_pictures_or_wordings_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the settings, and the prompts, are the same."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    images = draw_captioned(tmp_path / "images", ["a red ring"] * 2)
+    words, resume = tmp_path / "words.yaml", ["--resume_from_checkpoint", "latest"]
+    words.write_text(WORDS)
+    config = write_config(
+        tmp_path,
+        model,
+        vocabulary=str(words),
+        targets="[{concept: star, prompts: [a red star]}]",
+        retain_loss="{name: denoising}",
+        retain=f"{{images: {images}}}",
+    )
+    assert train_and_stop(config, 2) == 143
+    words.write_text(WORDS.replace("a {color} shape", "a {color} circle"))
+    shutil.copy(images / "1.png", images / "0.png")
+    assert train(config, *resume) == 2
+    printed = capsys.readouterr().err
+    assert "data.images: '" in printed and "data.wordings: '" in printed and "prompts." not in printed
+    words.write_text(WORDS)
+    shutil.rmtree(images)
+    draw_captioned(images, ["a red ring"] * 2)
+    assert train(config, *resume) == 0
 
 
 def test_settings_that_change_no_step_may_differ(place: Path, halfway: Path) -> None:

@@ -107,6 +107,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(config: Path, tmp_path: 
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert len(read_log(tmp_path / "parts")) == 8
+    counts = [made(tmp_path / name)["counts"] | {"seconds": None} for name in ("whole", "parts")]
+    assert counts[0] == counts[1], "what the mask took is counted once"
 
 
 @pytest.mark.slow
@@ -206,6 +208,10 @@ def test_from_scratch_the_teacher_is_the_original_and_not_a_network_of_random_we
         (["--start.name", "scratch"], "batch_norm: found frozen with weights drawn at random"),
         (["--start.name", "scratch", "--dry_run"], "batch_norm: found frozen with weights drawn at random"),
         (["--start.name", "scratch", "--batch_norm", "batch", "--train_batch_size", "1"], "train_batch_size: found 1"),
+        (
+            ["--start.name", "scratch", "--batch_norm", "batch", "--update.name", "forget_only"],
+            "update.name forget_only: the running statistics follow the retain batch",
+        ),
         (["--original.train_batch_size", "1", "--seed", "5"], "original.train_batch_size"),
         (["--model.architecture", "test_vit"], "model.architecture: the network takes no pictures of 8 x 8 pixels"),
         (["--model.architecture", "test_vit", "--dry_run"], "takes no pictures of 8 x 8 pixels"),

@@ -68,3 +68,9 @@ def test_without_cached_weights_a_plan_needs_no_training(capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "forget: random: 130 samples" in said
     assert "update: lur, losses gradient_ascent + cross_entropy" in said
+
+
+def test_a_plan_says_which_rule_steps_in_turn_follow(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--update", "alternating_steps", "--update.rule", "nash", "--dry_run"]
+    assert main(["--config", str(ROOT / "configs/classification/digits_random10.yaml"), *words]) == 0
+    assert "update: alternating_steps of nash, losses" in capsys.readouterr().out

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erase.classification.model_settings import ModelSettings
 from erase.components import STRICT
 from erase.config import build, differences, dump, load, merge, read_yaml
+from erase.diffusion.settings import idle_settings
 from erase.errors import UserError, refuse
 from erase.training.erasure import ErasureRun
 from erase.updates import LUR, UPDATES, Update, WeightedSum
@@ -352,3 +354,24 @@ def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (run.output_dir, run.latents.cache_dir) == (tmp_path / "run", tmp_path / "latents")
     with pytest.raises(UserError, match=r"output_dir: .*home"):
         build(ErasureRun, merge({}, ["targets=[{concept: star}]", "output_dir=~nobody-of-this-name/run"]))
+
+
+def test_a_name_that_may_be_a_path_may_begin_at_home_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wherever it begins; a Hub id and `latest` stay as they are."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["targets=[{concept: star}]", "output_dir=run", "vocabulary=~/words.yaml", "model=~/base"]
+    run = build(ErasureRun, merge({}, [*words, "resume_from_checkpoint=~/checkpoint-2"]))
+    found = (run.vocabulary, run.model, run.resume_from_checkpoint)
+    assert found == tuple(str(tmp_path / name) for name in ("words.yaml", "base", "checkpoint-2"))
+    hub = build(ErasureRun, merge({}, [*words, "model=a/~b", "resume_from_checkpoint=latest"]))
+    assert (hub.model, hub.resume_from_checkpoint) == ("a/~b", "latest")
+    assert ModelSettings("transformers", "~/vit", "standard").architecture == str(tmp_path / "vit")
+    with pytest.raises(UserError, match=r"vocabulary: .*home"):
+        build(ErasureRun, merge({}, [*words, "vocabulary=~nobody-of-this-name/words.yaml"]))
+
+
+def test_a_folder_at_home_is_no_hub_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base").mkdir()
+    words = ["targets=[{concept: star}]", "output_dir=run", "model=~/base", "revision=main"]
+    assert [p.split(": ")[0] for p in idle_settings(build(ErasureRun, merge({}, words)))] == ["revision"]

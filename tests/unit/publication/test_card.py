@@ -90,6 +90,12 @@ def test_the_whole_card_is_markdown_without_html() -> None:
         assert "{{" not in token.content and "None" not in token.content
 
 
+def test_a_rule_in_steps_in_turn_is_named() -> None:
+    config = MADE["config"] | {"update": {"name": "alternating_steps", "rule": {"name": "nash"}}}
+    card = make_card("me/model", MADE | {"config": config}, BASE, ("diffusers",), None, [])
+    assert "- Update rule: `alternating_steps of nash`" in card.text
+
+
 def test_a_row_of_the_table_has_every_cell() -> None:
     card = make_card("me/model", MADE, BASE, ("diffusers",), evidence(UA=effect(0.9, 0.2)), [])
     (row,) = [line for line in card.text.splitlines() if line.startswith("| UA")]

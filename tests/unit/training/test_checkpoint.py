@@ -159,6 +159,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_each_difference(tmp_path: P
     )
 
 
+def test_what_an_earlier_version_did_not_write_down_is_named(tmp_path: Path) -> None:
+    _, folder = saved(tmp_path)
+    (problem,) = refused(folder, {**IDENTITY, "data": {"images": "d" * 64}})[1:]
+    assert problem == "data: not in this checkpoint, which an earlier version wrote; start again"
+
+
 def test_a_refused_checkpoint_touches_nothing(tmp_path: Path) -> None:
     _, folder = saved(tmp_path)
     fresh, expected = Training(), Training()

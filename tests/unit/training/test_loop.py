@@ -89,8 +89,15 @@ def test_a_run_is_repeatable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "update",
-    [LUR(), LUR(mode="alternating"), LUR(combine=PCGrad()), WeightedSum(), AlternatingSteps()],
-    ids=["chained", "alternating", "combined", "sum", "steps"],
+    [
+        LUR(),
+        LUR(mode="alternating"),
+        LUR(combine=PCGrad()),
+        WeightedSum(),
+        AlternatingSteps(),
+        AlternatingSteps(rule=LUR()),
+    ],
+    ids=["chained", "alternating", "combined", "sum", "steps", "steps of lur"],
 )
 def test_a_resumed_run_ends_where_a_whole_one_does_bit_for_bit(tmp_path: Path, update: Any) -> None:
     whole = make_run(tmp_path / "whole", update=update, probe_every=3)

@@ -231,12 +231,16 @@ def test_a_bare_no_is_no_though_yaml_reads_it_as_false(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "update", ["{name: lur, mode: exact}", "{name: alternating_steps, rule: {name: lur, mode: exact}}"]
+    ("update", "key"),
+    [
+        ("{name: lur, mode: exact}", "update.mode"),
+        ("{name: alternating_steps, rule: {name: lur, mode: exact}}", "update.rule.mode"),
+    ],
 )
 @pytest.mark.parametrize("given", [{"mixed_precision": "fp16"}, {"compile": "true"}])
 def test_second_derivatives_are_refused_where_they_cannot_be_had(
-    tmp_path: Path, given: dict[str, str], update: str
+    tmp_path: Path, given: dict[str, str], update: str, key: str
 ) -> None:
     config = write_config(tmp_path, tmp_path / "none", update=update, **given)
-    with pytest.raises(UserError, match=f"^{next(iter(given))}: "):
+    with pytest.raises(UserError, match=f"^{next(iter(given))}: .* {key} exact"):
         check_run(load(ErasureRun, config, []))

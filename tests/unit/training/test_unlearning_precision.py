@@ -107,3 +107,18 @@ def test_what_the_launcher_was_told_is_not_dropped(
     monkeypatch.setenv(variable, told)
     found = list(launcher_problems(settings(tmp_path, **given)))
     assert found == [] if said is None else found[0].startswith(said)
+
+
+def test_an_original_follows_its_recipe_whatever_the_launcher_was_told_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERASE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    brief = {"max_train_steps": 2, "train_batch_size": 8}
+    given = {"mixed_precision": "fp16", "gradient_accumulation_steps": 2}
+    given |= {"start": {"name": "trained"}, "update": {"name": "retain_only"}}
+    unlearn(settings(tmp_path, original=brief, **given))
+    assert len(read_log(tmp_path / "run")) == 3
+    with pytest.raises(UserError, match="mixed_precision: found no, and fp16 by accelerate"):
+        unlearn(settings(tmp_path, overwrite=True))

@@ -38,7 +38,7 @@ RULES: dict[str, tuple[UpdateRule, int]] = {
     "torchjd ConFIG": (TorchJD(aggregator="ConFIG"), 0),
     "alternating_steps to forget": (AlternatingSteps(), 0),
     "alternating_steps to retain": (AlternatingSteps(), 1),
-    "alternating_steps of pcgrad": (AlternatingSteps(rule=PROJECTED), 0),
+    "alternating_steps of pcgrad": (AlternatingSteps(rule=PROJECTED), 2),
     "retain_only": (RetainOnly(), 1),
     "forget_only": (ForgetOnly(), 0),
     **LOOK_AHEAD,

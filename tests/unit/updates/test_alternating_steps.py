@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from erase.config import build, dump, merge
+from erase.config import build, dump, load, merge
 from erase.errors import UserError
 from erase.protocols import Diagnostics, UpdateState
 from erase.training.settings import TrainingSettings
@@ -161,3 +163,19 @@ def test_a_rule_is_chosen_by_name_and_survives_being_written() -> None:
     assert build(TrainingSettings, dump(made)) == made
     with pytest.raises(UserError, match=r"update\.rule\.name: found 'alternating_steps'; known: lur, weighted_sum"):
         build(TrainingSettings, merge(given, ["update.rule.name=alternating_steps"]))
+
+
+def test_a_rule_s_bare_name_and_its_keys_go_together_in_any_order() -> None:
+    words = ["output_dir=run", "update=alternating_steps", "update.rule=lur", "update.rule.combine=nash"]
+    for order in (words, words[::-1]):
+        assert load(TrainingSettings, None, order).update == AlternatingSteps(rule=LUR(combine=Nash()))
+    assert load(TrainingSettings, None, [*words[:3], "update.rule=null"]).update == AlternatingSteps()
+    with pytest.raises(UserError, match=r"update\.rule\.name pcgrad has none; it belongs to lur"):
+        load(TrainingSettings, None, [*words[:2], "update.rule=pcgrad", "update.rule.mode=exact"])
+
+
+def test_a_rule_s_bare_name_drops_the_keys_of_the_file_s_rule(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("output_dir: run\nupdate: {name: alternating_steps, rule: {name: lur, mode: exact}}\n")
+    assert load(TrainingSettings, file, ["update.rule=nash"]).update == AlternatingSteps(rule=Nash())
+    assert load(TrainingSettings, file, ["update.rule=lur"]).update == AlternatingSteps(rule=LUR(mode="exact"))
