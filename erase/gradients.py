@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from erase.inner_products import precise
 from erase.protocols import Objective
 from erase.sharded import Rows, is_sharded, lend_gradients, numel, take_gradients
 
 Parameters = Sequence[nn.Parameter]
-BUCKET_ELEMENTS = 1 << 26
-"""Most elements that one all-reduce carries: 256 MB of float32."""
+BUCKET_ELEMENTS = 1 << 24
+"""Most elements that one all-reduce carries, 64 MB of float32, but for a tensor that is larger alone."""
 SKETCH_WHOLE, SKETCH_STRIDE = 4096, 17
 
 
@@ -86,20 +87,30 @@ def world_size() -> int:
 
 
 def average(tensors: Sequence[Tensor]) -> None:
-    """Replaces each tensor by its mean over processes, with one all-reduce a bucket, not one a tensor."""
+    """Replaces each tensor by its mean over processes, with one all-reduce a bucket, not one a tensor.
+
+    Memory: one bucket.
+    """
     if world_size() == 1:
         return
+    for bucket in buckets(tensors):
+        flat = torch.cat([t.reshape(-1) for t in bucket])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for t, mean in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+            t.copy_(mean.view_as(t))
+
+
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, in groups of no more than ``BUCKET_ELEMENTS``, or of one that is larger."""
     bucket: list[Tensor] = []
-    for index, tensor in enumerate(tensors):
-        bucket.append(tensor)
-        full = sum(t.numel() for t in bucket) >= BUCKET_ELEMENTS
-        if full or index == len(tensors) - 1:
-            flat = torch.cat([t.reshape(-1) for t in bucket])
-            dist.all_reduce(flat)
-            flat /= world_size()
-            for t, mean in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
-                t.copy_(mean.view_as(t))
+    for tensor in tensors:
+        if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET_ELEMENTS:
+            yield bucket
             bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 def mean_over_processes(value: float, device: torch.device) -> float:
@@ -171,11 +182,6 @@ def sketch_spans(parameters: Parameters) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
-def precise(tensor: Tensor) -> Tensor:
-    """The tensor in float64; on the CPU where its device has no such numbers, as Apple's GPUs."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
-
-
 def parameter_norm(parameters: Parameters) -> float:
     """||theta|| over all parameters."""
     own = torch.stack([precise(torch.linalg.vector_norm(p.detach())) for p in parameters]).norm()
@@ -186,15 +192,6 @@ def gradient_norm(parameters: Parameters) -> Tensor:
     """||.grad|| over all parameters."""
     own = torch.nn.utils.get_total_norm(gradients(parameters))
     return over_shards(precise(own).square()).sqrt().to(own) if is_sharded(parameters) else own
-
-
-def cosine(left: Tensor, right: Tensor) -> float:
-    """The cosine of two sketches; 0 if either vanishes, NaN if either is not finite."""
-    left, right = precise(left), precise(right)
-    scale = (left.norm() * right.norm()).item()
-    if not math.isfinite(scale):
-        return math.nan
-    return max(-1.0, min(1.0, torch.dot(left, right).item() / scale)) if scale > 0 else 0.0
 
 
 @torch.no_grad()

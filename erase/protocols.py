@@ -30,7 +30,7 @@ class UpdateState:
     alpha: float | None = None
     """The look-ahead step that a controller has arrived at; ``None`` before it has."""
     looks: int = 0
-    """Measures of the correction that the controller has learned from."""
+    """Measures of the correction that the controller has had."""
     retain_norm: float = 0.0
     """||g_r|| of the step before."""
     forget_norm: float = 0.0
@@ -56,6 +56,9 @@ class UpdateState:
 @dataclass(frozen=True)
 class Diagnostics:
     """What one update saw; ``None``: not looked at. All are of averaged gradients, the same on every process.
+
+    Norms, cosine and correction are estimates from sketches, exact for tensors of up to 4,096 entries. A rule that sums
+    has the second gradient's sketch as a difference: of one 1e-7 as long as the first, float32 leaves little.
 
     Each loss and gradient is where the rule took it: at theta, but for LUR's second one, which is at the look-ahead.
     That is the forget one; where `alternating` forgets first, it is the retain one.
@@ -154,7 +157,12 @@ class UpdateRule(Protocol):
 
     @property
     def buffers(self) -> int:
-        """Tensors as large as all trainable parameters that a step holds beside the one gradient."""
+        """Tensors as large as all trainable parameters that a step holds beside the one gradient.
+
+        Not counted: up to four :func:`erase.gradients.sketch`, each 1/17 of a large gradient and as long as one of
+        small tensors, such as LoRA's; the Gram matrix's few tensors in float64; on several processes, one bucket of
+        an all-reduce.
+        """
         ...
 
     def __call__(

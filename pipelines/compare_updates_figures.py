@@ -14,6 +14,8 @@ from erase.provenance import write_text
 
 Results = Sequence[dict[str, Any]]
 COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased", "none_erased": "none"}
+RUINED = {"UA": 1.0, "IRA": 0.0, "CRA_kept": 0.0, "CRA_erased": 0.0, "none_erased": 1.0}
+"""The scores of a run that diverged: its pictures show nothing."""
 
 
 def write(compared: Results, weighed: Results, folder: Path) -> None:
@@ -38,9 +40,14 @@ def by_rule(results: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     return groups
 
 
+def scores_of(result: dict[str, Any]) -> dict[str, float]:
+    """A run's shares, 0 to 1."""
+    return dict(result["erased"]["scores"]) if result["erased"] else RUINED
+
+
 def scores(results: Results, name: str) -> list[float]:
-    """A score of each run, in per cent; a run that diverged has none."""
-    return [100 * r["erased"]["scores"][name] for r in results if r["erased"]]
+    """A score of each run, in per cent."""
+    return [100 * scores_of(r)[name] for r in results]
 
 
 def table(results: Results) -> str:
@@ -78,10 +85,8 @@ def summary(results: Results) -> str:
 
 
 def merit(result: dict[str, Any]) -> float:
-    """The harmonic mean of UA, IRA and CRA on kept prompts, 0 to 1; 0 for a run that diverged."""
-    if result["erased"] is None:
-        return 0.0
-    found = result["erased"]["scores"]
+    """The harmonic mean of UA, IRA and CRA on kept prompts, 0 to 1."""
+    found = scores_of(result)
     return statistics.harmonic_mean([found[name] for name in ("UA", "IRA", "CRA_kept")])
 
 
@@ -89,9 +94,9 @@ def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
     """A rule's cells."""
     cells = []
     for target in targets:
-        of = [r for r in group if r["target"] == target and r["erased"]]
+        of = [r for r in group if r["target"] == target]
         cells += [spread(scores(of, "UA")), spread([keeping(r) for r in of])]
-    means = [f"{statistics.mean(found):.1f}" if (found := scores(group, name)) else "-" for name in COLUMNS]
+    means = [f"{statistics.mean(scores(group, name)):.1f}" for name in COLUMNS]
     cosines = [c for r in group if r["erased"] and (c := r["gradients"]["final_cosine"]) is not None]
     lost = sum(r["erased"] is None for r in group)
     runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
@@ -101,7 +106,8 @@ def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
 
 def keeping(result: dict[str, Any]) -> float:
     """The mean of IRA and CRA on kept prompts, in per cent."""
-    return 50 * (result["erased"]["scores"]["IRA"] + result["erased"]["scores"]["CRA_kept"])
+    found = scores_of(result)
+    return 50 * (found["IRA"] + found["CRA_kept"])
 
 
 def pareto(results: Results, file: Path) -> None:
@@ -109,7 +115,7 @@ def pareto(results: Results, file: Path) -> None:
     panels = panels_of(results)
     figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        of = [r for r in results if (r["loss"], r["parameters"]) == panel and r["erased"]]
+        of = [r for r in results if (r["loss"], r["parameters"]) == panel]
         for rule, group in by_rule(of).items():
             forgotten, kept = scores(group, "UA"), [keeping(r) for r in group]
             bars = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (forgotten, kept)]
@@ -130,7 +136,7 @@ def weights(results: Results, file: Path) -> None:
     figure = Figure(figsize=(4.2 * len(panels), 6), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False, sharex="col")
     for column, panel in enumerate(panels):
-        of = [r for r in results if (r["loss"], r["parameters"]) == panel and r["erased"]]
+        of = [r for r in results if (r["loss"], r["parameters"]) == panel]
         for rule, group in by_rule(of).items():
             at = sorted({r["setting"]["forget_weight"] for r in group})
             runs = [[r for r in group if r["setting"]["forget_weight"] == weight] for weight in at]

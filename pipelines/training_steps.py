@@ -117,7 +117,6 @@ class Bench:
             before, self.number = self.task.evaluations, self.number + 1
             objectives = self.task.objectives(self.number, Shard(batch_size=self.setting.batch_size))
             rule(*objectives, self.parameters, state)
-            state.step += 1
             self.move()
             return self.task.evaluations - before
 

@@ -49,6 +49,8 @@ class Study:
     scratch: Path
     seen: dict[Path, Parts] = field(default_factory=dict)
     """The outputs of the retrained model that was judged by last."""
+    choices: dict[tuple[str, str], Overrides] = field(default_factory=dict)
+    """What tuning chose, once it is known: a choice reads every try."""
 
     def make_rows(self, setting: str, seed: int) -> None:
         """Every method as tuned. What others are making is left to them, and waited for at the end."""
@@ -77,7 +79,9 @@ class Study:
 
     def chosen(self, setting: str, name: str) -> Overrides:
         """The overrides of the smallest average gap on the tuning seeds; every try must be stored."""
-        return tuned(name, partial(self.gap, setting, name))
+        if (setting, name) not in self.choices:
+            self.choices[setting, name] = tuned(name, partial(self.gap, setting, name))
+        return self.choices[setting, name]
 
     def tuning_gap(self, setting: str, name: str) -> float:
         """What the choice was by: the mean over the tuning seeds."""

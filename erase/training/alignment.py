@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from erase.gradients import Parameters, clear, cosine, precise, sketch_spans
+from erase.gradients import Parameters, clear, sketch_spans
+from erase.inner_products import cosine, gram_of_sketches
 from erase.protocols import Diagnostics, Objective, UpdateState
 from erase.updates.two_objectives import gather_on_top, ratio
 
@@ -64,8 +65,8 @@ class Blocks:
         pairs |= {f"/{label}": (self.part(retain, label), self.part(forget, label)) for label in self.spans}
         found: dict[str, float] = {}
         for suffix, (r, f) in pairs.items():
-            found[f"inner_{when}{suffix}"] = torch.dot(precise(r), precise(f)).item() / weight
-            found[f"cosine_{when}{suffix}"] = cosine(r, f)
+            gram = gram_of_sketches(r, f)
+            found |= {f"inner_{when}{suffix}": gram.inner / weight, f"cosine_{when}{suffix}": gram.cosine}
         return found
 
 

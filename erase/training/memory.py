@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from erase.gradients import SKETCH_STRIDE
+from erase.gradients import BUCKET_ELEMENTS, sketch_spans, world_size
 from erase.parameters import LoRA, store_frozen
 from erase.sharded import refresh
 from erase.training.erasure import ErasureRun
@@ -34,6 +34,8 @@ MARGIN = 0.2
 """Of the whole: how far the device's own count may lie from the estimate."""
 OVERHEAD = GIB // 2
 """The CUDA context and libraries."""
+SKETCHES = 4
+"""Of gradients, in float32, at one time: two objectives', the correction's, and that of the sum it is a share of."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Memory:
     moments: int
     average: int
     rule: int
-    """What the update rule holds beside the one gradient, and the sketches."""
+    """What the update rule holds beside the one gradient, the sketches, and what one all-reduce carries."""
     passes: int
     """The most that one micro-batch's forward and backward pass takes on top."""
     optimizer_step: int
@@ -106,14 +108,14 @@ def estimate_memory(run: ErasureRun, make_unet: Callable[[], Any], other_parts: 
         if lora and run.mixed_precision != "no":
             store_frozen(unet, PRECISIONS[run.mixed_precision])
         moved = bytes_of(trainable)
-        sketches = 4 * moved // SKETCH_STRIDE
+        bucket = min(moved, 4 * BUCKET_ELEMENTS) if world_size() > 1 else 0
         return Memory(
             weights=bytes_of(unet.parameters()),
             frozen_copy=full if copied else 0,
             gradients=moved,
             moments=moments(run, trainable),
             average=moved if run.ema_decay else 0,
-            rule=run.update.buffers * moved + sketches,
+            rule=run.update.buffers * moved + SKETCHES * 4 * sketch_spans(trainable)[-1].stop + bucket,
             passes=passes(run, unet, trainable, tokens),
             optimizer_step=moved if run.optimizer in ("adamw", "adam") else 0,
             preparing=preparing,

@@ -73,7 +73,7 @@ class CorrectionAlpha:
     batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). alpha times the larger gradient is never longer than
     `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
     gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha). What was learned outlives such
-    a cut, unless the correction is too large even so.
+    a cut, unless the correction is too large even so; a cut measure is one of the four none the less, so that they end.
     """
 
     name: Literal["correction"] = "correction"
@@ -87,7 +87,10 @@ class CorrectionAlpha:
         ),
     ] = 0.1
     max_displacement: Annotated[
-        float, Field(gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move")
+        float,
+        Field(
+            gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move (alternating: twice that)"
+        ),
     ] = 1e-3
 
     def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
-from erase.updates.gram import Gram, GramRule, Weights
+from erase.inner_products import Gram
+from erase.updates.gram import GramRule, Weights
 
 FLOOR = 1e-12
 """Least squared sine of the angle between two gradients that do not count as parallel."""

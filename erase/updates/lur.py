@@ -186,7 +186,8 @@ def alternating(
     """A fair coin: g_r + g_f(theta - 2 alpha g_r), or g_f + g_r(theta - 2 alpha g_f).
 
     Each order carries one half of the correction at twice the step, so their mean is the exact gradient up
-    to O(alpha^2), at the price of a plain sum. A step that measures is a `chained` step, unbiased too.
+    to O(alpha^2), at the price of a plain sum; where a gradient has grown and its shift is cut, the halves are of two
+    alphas. A step that measures is a `chained` step, unbiased too.
     Memory: one gradient (two if they are combined), one copy of the parameters.
     """
     if step.measure:

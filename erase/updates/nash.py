@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
-from erase.updates.gram import Gram, GramRule, Weights
+from erase.inner_products import Gram
+from erase.updates.gram import GramRule, Weights
 
 FLOOR = 1e-12
 """Least 1 + cosine: gradients that oppose each other wholly leave nothing to bargain for."""

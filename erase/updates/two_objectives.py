@@ -9,7 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from erase.gradients import Parameters, clear, cosine, gather, gradients, preserved, shift, sketch
+from erase.gradients import Parameters, clear, gather, gradients, preserved, shift, sketch
+from erase.inner_products import cosine
 from erase.protocols import Diagnostics, Objective, UpdateState
 
 
@@ -30,7 +31,7 @@ class Seen:
 
     @property
     def norm(self) -> float:
-        """The gradient's norm."""
+        """The gradient's norm, as the sketch has it."""
         return self.sketch.norm().item()
 
 
@@ -52,7 +53,7 @@ def gather_on_top(objective: Objective, parameters: Parameters, below: Tensor | 
     """Adds the objective's gradient to ``.grad``; ``below`` is the sketch of what lay there already."""
     loss = gather(objective, parameters)
     total = sketch(parameters)
-    return Seen(loss, total if below is None else total - below)
+    return Seen(loss, total if below is None else total.sub_(below))
 
 
 def gather_second(

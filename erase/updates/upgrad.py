@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
-from erase.updates.gram import Gram, GramRule, Weights
+from erase.inner_products import Gram
+from erase.updates.gram import GramRule, Weights
 from erase.updates.pcgrad import PCGrad
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from erase.errors import UserError
 from erase.evaluation.trials import Trial, TrialStore
 from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
-from pipelines.compare_updates_figures import merit, panels_of, summary, table
+from pipelines.compare_updates_figures import merit, panels_of, summary, table, weights
 from pipelines.search import Settings, coordinate_search
 from tests.launch import ROOT
 from tests.unit.updates.problems import bowls
@@ -154,14 +155,14 @@ def test_a_cell_that_is_not_tuned_is_refused() -> None:
         compare.tuned(Stored({}), ("negative_guidance", "full", "mgda"))
 
 
-def test_the_table_counts_runs_that_diverged() -> None:
+def test_a_run_that_diverged_is_counted_and_has_kept_nothing() -> None:
     cell = ("gradient_ascent", "full", "pcgrad")
     setting = {"learning_rate": 1e-4, "forget_weight": 0.01}
     rows = table(
         [result(cell, setting, 1.0), result(cell, setting, 0.5), result(cell, setting, 1.0) | {"erased": None}]
     )
     assert "| rule | runs | star: UA | star: kept | UA |" in rows
-    assert "| pcgrad | 3, 1 diverged | 75.0 ± 35.4 | 100.0 ± 0.0 | 75.0 | 100.0 |" in rows
+    assert "| pcgrad | 3, 1 diverged | 83.3 ± 28.9 | 66.7 ± 57.7 | 83.3 | 66.7 |" in rows
     assert "learning_rate 0.0001, forget_weight 0.01 |" in rows
 
 
@@ -182,8 +183,22 @@ def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> N
         "| rule | star: UA | star: kept | merit | final cosine |",
         "|---|---|---|---|---|",
         "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | 0.25 ± 0.00 |",
-        "| nash | 100.0 | 100.0 | 50.0 ± 70.7 | 0.25 |",
+        "| nash | 100.0 ± 0.0 | 50.0 ± 70.7 | 50.0 ± 70.7 | 0.25 |",
     ]
+
+
+def test_the_plots_hide_no_run_that_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs at a weight one is ruined, at ten times that both are: kept falls from 100 to 50 and to 0."""
+    drawn: list[tuple[list[float], ...]] = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda self, *of, **how: drawn.append(of) or plot(self, *of, **how))
+    runs = [
+        result(("gradient_ascent", "full", "pcgrad"), {"forget_weight": weight}, 1.0) | ruined
+        for weight, ruin in ((0.1, (False, False)), (1.0, (False, True)), (10.0, (True, True)))
+        for ruined in ({"erased": None} if each else {} for each in ruin)
+    ]
+    weights(runs, tmp_path / "weights.svg")
+    assert ([0.1, 1.0, 10.0], [100.0, 50.0, 0.0]) in drawn
 
 
 @pytest.mark.parametrize("stage", ["compare", "weights"])

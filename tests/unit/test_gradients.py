@@ -13,8 +13,8 @@ from torch import nn
 from erase import gradients
 from erase.gradients import (
     average,
+    buckets,
     clear,
-    cosine,
     gather,
     mean_over_processes,
     parameter_norm,
@@ -24,6 +24,7 @@ from erase.gradients import (
     sketch,
     world_size,
 )
+from erase.inner_products import cosine
 from tests.properties import assert_parameters_restored, assert_same_bits
 from tests.unit.updates import many_processes
 from tests.unit.updates.problems import Network, flat_gradient, summed
@@ -178,6 +179,23 @@ def test_preserved_puts_back_when_the_body_raises(error: type[BaseException]) ->
 
     with assert_parameters_restored(parameters), pytest.raises(error):
         body()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([3], [[3]]),
+        ([6, 6, 1], [[6, 6], [1]]),
+        ([11, 12, 3], [[11], [12], [3]]),  # 11 + 12 would be too many
+        ([1, 40, 2, 3], [[1], [40], [2, 3]]),
+    ],
+)
+def test_a_bucket_is_never_longer_than_the_most_but_for_one_tensor(
+    sizes: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "BUCKET_ELEMENTS", 12)
+    assert [[t.numel() for t in bucket] for bucket in buckets([torch.zeros(n) for n in sizes])] == expected
 
 
 def test_one_process_has_nothing_to_average() -> None:

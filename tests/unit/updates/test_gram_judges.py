@@ -15,9 +15,10 @@ from qpsolvers import solve_qp
 from torch import Tensor
 from torchjd.linalg import QuadprogProjector
 
+from erase.inner_products import Gram
 from erase.protocols import UpdateState
 from erase.updates import MGDA, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum
-from erase.updates.gram import Gram, gram_of
+from erase.updates.gram import gram_of
 from tests.unit.updates.pairs import KINDS, combination, many, pair, pairs, weights_of
 
 RADII = [0.0, 0.2, 0.5, 0.9, 1.0, 2.0]

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
+from erase import inner_products
+from erase.inner_products import Gram
 from erase.protocols import UpdateState
-from erase.updates import MGDA, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum, gram
-from erase.updates.gram import Gram, GramRule, gram_of
+from erase.updates import MGDA, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum
+from erase.updates.gram import GramRule, gram_of
 from tests.properties import assert_parameters_restored
 from tests.unit.updates.pairs import KINDS, many, pairs, weights_of
 from tests.unit.updates.problems import Network, Problem, bowls, flat, flat_gradient, summed
@@ -222,8 +224,8 @@ def test_the_gram_matrix_is_the_one_of_dense_float64_vectors(monkeypatch: pytest
     )
     r, f = (torch.cat([t.reshape(-1).double() for t in side]) for side in (retain, forget))
     dense = [torch.dot(r, r).item(), torch.dot(r, f).item(), torch.dot(f, f).item()]
-    for chunk in (gram.CHUNK["cpu"], 24, 7, 1):
-        monkeypatch.setattr(gram, "CHUNK", {"cpu": chunk})
+    for chunk in (inner_products.CHUNK["cpu"], 24, 7, 1):
+        monkeypatch.setattr(inner_products, "CHUNK", {"cpu": chunk})
         found = gram_of(retain, forget)
         assert [found.retain, found.inner, found.forget] == pytest.approx(dense, rel=1e-14, abs=1e-14)
 

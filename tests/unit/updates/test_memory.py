@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from erase import inner_products
 from erase.gradients import Parameters, clear, gradients
 from erase.protocols import Diagnostics, Objective, UpdateRule, UpdateState
+from erase.training.memory import SKETCHES
 from erase.updates import UPDATES
 from erase.updates.lur import MODES
 from erase.updates.two_objectives import gather_on_top, report
 from pipelines.measure import peak_on_cpu
 from tests.unit.updates.every_rule import RULES
 
-LAYERS, WIDTH = 32, 256
+LAYERS, WIDTH, SMALL = 32, 256, 64
 SLACK = 0.5
 """Of all parameters, beside the gradient and the buffers. At one time there are at most
 
@@ -48,10 +50,10 @@ class Hoarder:
         return seen
 
 
-def layered() -> tuple[list[nn.Parameter], Objective, Objective]:
-    """A deep network of large layers, one row a batch: its parameters dwarf everything else."""
+def layered(width: int) -> tuple[list[nn.Parameter], Objective, Objective]:
+    """A deep network, one row a batch: its parameters dwarf everything else."""
     source = torch.Generator().manual_seed(5)
-    parameters = [nn.Parameter(torch.randn(WIDTH, WIDTH, generator=source) / WIDTH**0.5) for _ in range(LAYERS)]
+    parameters = [nn.Parameter(torch.randn(width, width, generator=source) / width**0.5) for _ in range(LAYERS)]
 
     def objective(row: Tensor) -> Objective:
         def evaluate() -> Iterator[Tensor]:
@@ -62,13 +64,13 @@ def layered() -> tuple[list[nn.Parameter], Objective, Objective]:
 
         return evaluate
 
-    retain, forget = (objective(torch.randn(1, WIDTH, generator=source)) for _ in range(2))
+    retain, forget = (objective(torch.randn(1, width, generator=source)) for _ in range(2))
     return parameters, retain, forget
 
 
-def held(rule: UpdateRule, step: int) -> float:
+def held(rule: UpdateRule, step: int, width: int = WIDTH) -> float:
     """The most memory that one update takes, in units of the parameters' own; what it leaves in ``.grad`` counts."""
-    parameters, retain, forget = layered()
+    parameters, retain, forget = layered(width)
     peak = peak_on_cpu(lambda: rule(retain, forget, parameters, UpdateState(step=step)))
     return peak / sum(p.numel() * p.element_size() for p in parameters)
 
@@ -80,6 +82,16 @@ def assert_holds_what_it_says(rule: UpdateRule, step: int) -> None:
 @pytest.mark.parametrize("name", HELD)
 def test_a_rule_holds_its_gradient_and_its_buffers_and_no_more(name: str) -> None:
     assert_holds_what_it_says(*HELD[name])
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_of_small_tensors_a_rule_holds_sketches_as_long_as_the_gradient(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers of 4,096 entries are sketched whole. Beside sketches, two layers in float64 and a row's activations."""
+    monkeypatch.setattr(inner_products, "CHUNK", {"cpu": SMALL**2})
+    rule, step = HELD[name]
+    assert held(rule, step, SMALL) <= 1 + rule.buffers + SKETCHES + SLACK
 
 
 @pytest.mark.parametrize("name", [*(name for name in UPDATES if name != "lur"), *MODES])

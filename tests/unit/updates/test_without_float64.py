@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from erase.gradients import cosine, parameter_norm, precise
+from erase.gradients import parameter_norm
+from erase.inner_products import cosine, precise
 from erase.protocols import UpdateState
 from erase.updates import MGDA, CAGrad, GradientProjection, Nash, PCGrad, TorchJD, UPGrad
 from erase.updates.gram import GramRule, gram_of
