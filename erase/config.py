@@ -42,17 +42,20 @@ def load(cls: type[Settings], file: Path | None, overrides: Iterable[str] = ()) 
     return build(cls, merge(tree, [_by_name(override, schema) for override in overrides]))
 
 
-def read_yaml(file: Path) -> Tree:
-    """A YAML mapping as plain Python; numbers such as 1e-4 are numbers, a repeated key is an error."""
+def read_yaml(file: Path, key: str = "--config") -> Tree:
+    """A YAML mapping as plain Python; numbers such as 1e-4 are numbers, a repeated key is an error.
+
+    ``key`` is the setting that names the file, for messages.
+    """
     try:
         loaded = OmegaConf.load(file)
     except FileNotFoundError:
-        raise UserError(f"--config {file}: there is no such file") from None
+        raise UserError(f"{key} {file}: there is no such file") from None
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file}: cannot be read as YAML: {error}") from None
+        raise UserError(f"{key} {file}: cannot be read as YAML: {error}") from None
     tree = OmegaConf.to_container(loaded)
     if not isinstance(tree, dict):
-        raise UserError(f"--config {file}: must hold a mapping of keys to values, found a {type(tree).__name__}")
+        raise UserError(f"{key} {file}: must hold a mapping of keys to values, found a {type(tree).__name__}")
     return {str(key): value for key, value in tree.items()}
 
 

@@ -25,10 +25,10 @@ from erase.evaluation.metrics import (
     ClipDistance,
     ClipScore,
     ConceptClassifier,
-    ImageMetrics,
     PixelDistance,
     SetMetrics,
 )
+from erase.generation.alike import check_alike
 from erase.generation.prompts import PromptRow
 from erase.generation.settings import Generation, check_generation
 from erase.generation.weights import find_weights, is_weights
@@ -51,7 +51,8 @@ class Audit:
     """branch, tag or commit, where the base is a Hub id"""
     erased: Annotated[str, Field(min_length=1)]
     """the model after: a diffusers folder such as a run's output, a Hub id, or weights for the base: LoRA, changed
-    tensors as ESD and UCE ship them, or a UNet's state dict (a *.safetensors file, or a folder or Hub id with one)"""
+    tensors as ESD and UCE ship them, or a UNet's state dict (a *.safetensors file or a folder with one; of the Hub,
+    LoRA under diffusers' name alone)"""
     erased_revision: str | None = None
     """branch, tag or commit, where the erased model is a Hub id"""
     target: Annotated[str, Field(min_length=1)]
@@ -117,9 +118,12 @@ def plan_audit(audit: Audit) -> AuditPlan:
     judge = collect(problems, lambda: judge_of(audit, metrics)) if metrics else None
     rows: Sequence[PromptRow] | None = None
     generations = collect(problems, lambda: generations_of(audit, output or Path("audit")))
+    models: dict[str, Path] = {}
     for side, generation in (generations or {}).items():
-        found = collect(problems, partial(check_side, audit, side, generation))
-        rows = with_target(audit, found[0]) if found else rows
+        if found := collect(problems, partial(check_side, audit, side, generation)):
+            rows, models[side] = with_target(audit, found[0]), found[1]
+    if generations and rows and len(models) == len(generations):
+        collect(problems, partial(check_alike, models["base"], models["erased"], generations["base"], rows))
     domain = collect(problems, lambda: check_concepts(audit, rows or ())) if rows else None
     if rows and domain and metrics and judge:
         problems += check_metrics(audit, metrics, rows, domain, judge)
@@ -152,10 +156,9 @@ def check_metrics(
     for place, metric in enumerate(metrics):
         if isinstance(metric, ClipAccuracy) and not audit.all_target:
             collect(problems, partial(metric.check_target, f"metrics.{place}", audit.target))
-        if isinstance(metric, ImageMetrics):
-            collect(problems, partial(metric.check, rows))
-        elif isinstance(metric, SetMetrics):
-            needed, there = metric.fewest() or 0, len(kept) * audit.images_per_prompt
+        collect(problems, partial(metric.check, rows))
+        if isinstance(metric, SetMetrics):
+            needed, there = collect(problems, metric.fewest) or 0, len(kept) * audit.images_per_prompt
             if there < needed:
                 problems.append(f"metrics: {metric.name} needs {needed} kept pictures; these prompts make {there}")
         if metric.name == judge and not problems:

@@ -39,13 +39,19 @@ def default_look(generation: Generation, model: Path) -> Look:
     )
 
 
+def read_scheduler(model: Path) -> tuple[str, dict[str, Any]]:
+    """The class of a pipeline's scheduler, and its settings as they are in its file."""
+    index = read_json(model / "model_index.json", "model")
+    settings = read_json(model / "scheduler" / "scheduler_config.json", "model")
+    return str(index.get("scheduler", ["", "unknown"])[1]), {k: v for k, v in settings.items() if k[0] != "_"}
+
+
 def make_header(
     generation: Generation, rows: list[PromptRow], model: Path, device: str, processes: int
 ) -> dict[str, Any]:
     """Everything that an image of the folder depends on, and how it was made."""
     look = default_look(generation, model)
-    index = read_json(model / "model_index.json", "model")
-    scheduler = read_json(model / "scheduler" / "scheduler_config.json", "model")
+    scheduler, settings = read_scheduler(model)
     environment = describe_environment()
     lora = find_lora(generation.lora) if generation.lora else None
     return {
@@ -59,8 +65,8 @@ def make_header(
             "guidance_scale": look.guidance_scale,
             "width": look.width,
             "height": look.height,
-            "scheduler": str(index.get("scheduler", ["", "unknown"])[1]),
-            "scheduler_hash": hash_json({key: value for key, value in scheduler.items() if key[0] != "_"}),
+            "scheduler": scheduler,
+            "scheduler_hash": hash_json(settings),
             "dtype": generation.dtype,
             "device": device,
             "safety_checker": "left out",

@@ -1,6 +1,6 @@
 """Sentences for a set on any concept; `concept_set` puts the concept in place of ``{}``, or ``{a}`` with an article.
 
-Twelve each: as many prompts of a concept as a verdict needs in a table of a hundred comparisons.
+Twelve each: as many prompts of a concept as show that something changed in a table of a hundred comparisons.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +15,7 @@ from erase.evaluation.intervals import LEVEL, TOO_FEW, Change, Interval, paired_
 from erase.evaluation.metrics.labels import near
 
 KEPT, LOST, UNDECIDED, ABSENT = "kept", "lost", "not shown", "not in the base"
+TOO_FEW_TO_KEEP = "too few prompts to show it kept"
 """The verdicts, beside ``TOO_FEW``; see :func:`judge_concept` for the rule."""
 MARGIN = 0.1
 """A drop of at most ten points in a hundred still counts as kept."""
@@ -90,7 +93,8 @@ def judge_concept(before: Interval, change: Change) -> str:
 
     "too few images" below the number that a paired difference needs; "not in the base" if the base's interval lies
     below one half: what was not there cannot be kept. Else "kept" if the difference's interval lies above a drop of
-    ``MARGIN`` (non-inferiority), "lost" if it lies below zero, and "not shown" if the images allow neither.
+    ``MARGIN`` (non-inferiority), "lost" if it lies below zero, and "not shown" if the images allow neither; or, where
+    no outcome of so few could have been called kept, "too few prompts to show it kept".
     """
     if change.verdict == TOO_FEW:
         return TOO_FEW
@@ -98,7 +102,19 @@ def judge_concept(before: Interval, change: Change) -> str:
         return ABSENT
     if change.difference.low > -MARGIN:
         return KEPT
-    return LOST if change.difference.high < 0 else UNDECIDED
+    if change.difference.high < 0:
+        return LOST
+    return UNDECIDED if change.difference.n >= needed_to_keep(change.difference.level) else TOO_FEW_TO_KEEP
+
+
+def needed_to_keep(level: float) -> int:
+    """The fewest prompts, or images of a prompt each, of which a neighbour that lost nothing at all is called kept.
+
+    Of n that are all right before and after, the difference's interval begins at -z^2 / (n + z^2): n > 9 z^2 for a
+    margin of 0.1. At 95 % over five neighbours that is 60.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    return math.floor(z * z * (1 - MARGIN) / MARGIN) + 1
 
 
 def collateral_map(

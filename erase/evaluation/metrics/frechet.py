@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erase.components import STRICT
 from erase.evaluation.intervals import Interval
-from erase.evaluation.metrics.features import ClipFeatures, Features
+from erase.evaluation.metrics.features import ClipFeatures, FeaturesAsFound
 from erase.evaluation.metrics.jackknife import (
     GROUPS,
     Clusters,
@@ -22,6 +22,7 @@ from erase.evaluation.metrics.jackknife import (
     split_sets,
 )
 from erase.evaluation.metrics.loading import device, library
+from erase.evaluation.metrics.protocols import Asked
 
 CHUNK = 4096
 """Images whose features are held as float64 at a time."""
@@ -39,7 +40,7 @@ class FID:
     """
 
     name: Literal["fid"] = "fid"
-    features: Annotated[Features, Field(discriminator="name")] = Field(default_factory=ClipFeatures)
+    features: FeaturesAsFound = Field(default_factory=lambda: ClipFeatures(normalize=False))
     """what images are compared by: `clip` or `inception`"""
 
     def identity(self) -> dict[str, Any]:
@@ -50,6 +51,10 @@ class FID:
             "torch": library("torch")["version"],
         }
         return {**own, "covariance": "n - 1", "extractor": self.features.identity()}
+
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses an extractor that cannot be had."""
+        self.features.check(pictures)
 
     def fewest(self) -> int | None:
         """The images needed in each set where each has a prompt of its own; ``None`` for a model of the Hub."""

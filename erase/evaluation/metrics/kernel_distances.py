@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erase.components import STRICT
 from erase.evaluation.intervals import Interval
-from erase.evaluation.metrics.features import ClipFeatures, Features
+from erase.evaluation.metrics.features import ClipFeatures, FeaturesAsFound, UnitFeatures
 from erase.evaluation.metrics.frechet import chunks
 from erase.evaluation.metrics.jackknife import (
     GROUPS,
@@ -23,6 +23,7 @@ from erase.evaluation.metrics.jackknife import (
     split_sets,
 )
 from erase.evaluation.metrics.loading import library
+from erase.evaluation.metrics.protocols import Asked
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 CHUNK = 1024
@@ -130,13 +131,17 @@ class KID:
     """
 
     name: Literal["kid"] = "kid"
-    features: Annotated[Features, Field(discriminator="name")] = Field(default_factory=ClipFeatures)
+    features: FeaturesAsFound = Field(default_factory=lambda: ClipFeatures(normalize=False))
     """what images are compared by: `clip` or `inception`"""
 
     def identity(self) -> dict[str, Any]:
         """The extractor and the kernel."""
         own = {"metric": self.name, "kernel": "(x y / d + 1)^3", "estimator": "unbiased, all pairs but twins"}
         return {**own, "torch": library("torch")["version"], "extractor": self.features.identity()}
+
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses an extractor that cannot be had."""
+        self.features.check(pictures)
 
     def fewest(self) -> int:
         """The images needed in each set."""
@@ -163,8 +168,8 @@ class CMMD:
     name: Literal["cmmd"] = "cmmd"
     sigma: ClassVar[float] = 10.0
     scale: ClassVar[float] = 1000.0
-    features: Annotated[Features, Field(discriminator="name")] = Field(
-        default_factory=lambda: ClipFeatures(model="ViT-L-14-336", pretrained="openai")
+    features: UnitFeatures = Field(
+        default_factory=lambda: ClipFeatures(model="ViT-L-14-336", pretrained="openai", normalize=True)
     )
     """what images are compared by: `clip` with normalized features, as the paper does, or another"""
 
@@ -172,6 +177,10 @@ class CMMD:
         """The extractor and the kernel."""
         own = {"metric": self.name, "kernel": "exp(-|x - y|^2 / 200)", "estimator": "biased, all pairs", "scale": 1000}
         return {**own, "torch": library("torch")["version"], "extractor": self.features.identity()}
+
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses an extractor that cannot be had."""
+        self.features.check(pictures)
 
     def fewest(self) -> int:
         """The images needed in each set."""

@@ -100,7 +100,7 @@ def check_domains(pictures: Iterable[Asked], domains: Iterable[str], metric: str
 
 def read_labels(file: Path) -> Mapped:
     """A mapping in a YAML or JSON file."""
-    tree = read_yaml(file)
+    tree = read_yaml(file, "labels_file")
     for domain, concepts in tree.items():
         whole = isinstance(concepts, dict) and all(isinstance(members, list) for members in concepts.values())
         if not whole:

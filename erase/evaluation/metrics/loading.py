@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,8 +36,8 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_weights(source: str, key: str, remedy: str) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of ``model.safetensors`` in a Hub repository ``owner/name``.
+def find_weights_file(source: str, key: str, remedy: str) -> Path:
+    """A ``.safetensors`` file, or ``model.safetensors`` of a Hub repository ``owner/name``; its header must be whole.
 
     ``remedy`` says how such a file is made; a pickle is never opened.
     """
@@ -49,9 +49,15 @@ def read_weights(source: str, key: str, remedy: str) -> dict[str, Tensor]:
             if source.count("/") != 1 or source.startswith((".", "/", "~")):
                 raise UserError(f"{key}: {source!r} is no .safetensors file and no Hub id (owner/name); {remedy}")
             file = Path(hf_hub_download(source, "model.safetensors"))
-        return load_file(file)
+        with safe_open(file, "pt"):
+            return file
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{key}: {source} cannot be read: {error}; {remedy}") from None
+
+
+def read_weights(source: str, key: str, remedy: str) -> dict[str, Tensor]:
+    """The tensors of :func:`find_weights_file`."""
+    return load_file(find_weights_file(source, key, remedy))
 
 
 def load_exactly(module: Any, weights: dict[str, Tensor], key: str, source: str) -> None:

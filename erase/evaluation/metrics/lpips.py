@@ -14,10 +14,11 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from erase.components import STRICT
 from erase.errors import UserError
-from erase.evaluation.metrics.loading import device, hash_weights, library, read_weights
+from erase.evaluation.metrics.loading import device, find_weights_file, hash_weights, library, read_weights
 from erase.evaluation.metrics.perceptual import pixels_of_pair
-from erase.evaluation.metrics.protocols import Columns
+from erase.evaluation.metrics.protocols import Asked, Columns
 
+BACKBONE = "lpips.backbone"
 Net = Literal["alex", "vgg"]
 FILES: dict[Net, str] = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 """What torchvision publishes, as pickles."""
@@ -53,6 +54,10 @@ class Lpips:
     def _source(self) -> str:
         return self.backbone or VGG_ON_HUB
 
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Refuses weights that are not there; any prompts will do."""
+        find_weights_file(self._source, BACKBONE, remedy(self.net))
+
     def identity(self) -> dict[str, Any]:
         """The library, the weights, and the size."""
         weights = hash_weights(load_lpips(self.net, self._source, self.resize))
@@ -82,7 +87,7 @@ def remedy(net: Net) -> str:
 @lru_cache(maxsize=1)
 def load_lpips(net: Net, source: str, resize: int | None) -> Any:
     """torchmetrics' network, its backbone filled from safetensors instead of a download of pickles."""
-    weights = read_weights(source, "lpips.backbone", remedy(net))
+    weights = read_weights(source, BACKBONE, remedy(net))
     network = _LPIPS(pretrained=True, net=net, pnet_rand=True, resize=resize)
     filled = {}
     for name in network.net.state_dict():

@@ -15,7 +15,7 @@ from erase.components import STRICT
 from erase.errors import UserError
 from erase.evaluation.metrics.clip_model import UsesClip
 from erase.evaluation.metrics.loading import device, library
-from erase.evaluation.metrics.protocols import Columns
+from erase.evaluation.metrics.protocols import Asked, Columns
 
 WINDOW = 11
 """Pixels a side of SSIM's Gaussian window."""
@@ -55,6 +55,9 @@ class PixelDistance:
         """The library, and SSIM's constants."""
         ssim = "Gaussian window 11, sigma 1.5, RGB, range 1, float64"
         return {"metric": self.name, **library("torch"), "ssim": ssim}
+
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """Any prompts will do."""
 
     @torch.no_grad()
     def __call__(self, before: Sequence[Image.Image], after: Sequence[Image.Image]) -> Columns:

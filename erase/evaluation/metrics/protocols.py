@@ -90,6 +90,9 @@ class PairMetric(Protocol):
     def identity(self) -> dict[str, Any]:
         """As of a :class:`Metric`."""
 
+    def check(self, pictures: Sequence[Asked]) -> None:
+        """As of a :class:`Metric`."""
+
     def __call__(self, before: Sequence[Image.Image], after: Sequence[Image.Image]) -> Columns:
         """Its columns, one value a pair."""
 
@@ -106,6 +109,9 @@ class SetMetric(Protocol):
         """The extractor whose features it compares."""
 
     def identity(self) -> dict[str, Any]:
+        """As of a :class:`Metric`."""
+
+    def check(self, pictures: Sequence[Asked]) -> None:
         """As of a :class:`Metric`."""
 
     def fewest(self) -> int | None:

@@ -13,10 +13,12 @@ from erase.evaluation.metrics.collateral import (
     ABSENT,
     KEPT,
     LOST,
+    TOO_FEW_TO_KEEP,
     UNDECIDED,
     Neighbour,
     collateral_map,
     nearest_concepts,
+    needed_to_keep,
     with_listed,
 )
 from tests.unit.evaluation.metrics.material import OBJECTS
@@ -69,7 +71,11 @@ def shares(n: int, right: int) -> list[bool]:
         (shares(100, 98), shares(100, 97), KEPT),
         (shares(100, 60), shares(100, 90), KEPT),  # better than before
         (shares(100, 98), shares(100, 20), LOST),
-        (shares(30, 28), shares(30, 26), UNDECIDED),  # too few to leave out a drop of ten points
+        (shares(40, 38), shares(40, 36), UNDECIDED),
+        (shares(35, 35), shares(35, 35), KEPT),  # 9 z^2 = 34.6
+        (shares(34, 34), shares(34, 34), TOO_FEW_TO_KEEP),
+        (shares(30, 28), shares(30, 26), TOO_FEW_TO_KEEP),
+        (shares(30, 28), shares(30, 6), LOST),
         (shares(9, 9), shares(9, 0), TOO_FEW),
         (shares(100, 5), shares(100, 0), ABSENT),  # the base never showed it
         (shares(100, 100), shares(100, 100), KEPT),
@@ -114,12 +120,24 @@ def test_several_images_of_a_prompt_count_as_one() -> None:
     assert (fate.images, fate.before.n, fate.as_dict()["images"]) == (40, 8, 40)
 
 
+@pytest.mark.parametrize("neighbours", [1, 5, 20])
+def test_so_many_prompts_are_needed_to_show_that_nothing_was_lost(neighbours: int) -> None:
+    needed = needed_to_keep(1 - 0.05 / neighbours)
+    near = [Neighbour(f"c{i}", 0.5) for i in range(neighbours)]
+    verdicts = []
+    for n in (needed - 1, needed):
+        seen = {neighbour.concept: shares(n, n) for neighbour in near}
+        verdicts.append(collateral_map("cat", near, seen, seen)[0].verdict)
+    assert verdicts == [TOO_FEW_TO_KEEP, KEPT]
+    assert neighbours != 5 or needed == 60
+
+
 def test_what_many_images_of_few_prompts_show_is_not_certain() -> None:
     """Twelve prompts that all lost nothing: by image they would show that less than ten points were lost."""
     near, seen = [Neighbour("lion", 0.5)], {"lion": shares(240, 240)}
     (alone,) = collateral_map("cat", near, seen, seen)
     (clustered,) = collateral_map("cat", near, seen, seen, {"lion": [f"p{i // 20}" for i in range(240)]})
-    assert (alone.verdict, clustered.verdict) == (KEPT, UNDECIDED)
+    assert (alone.verdict, clustered.verdict) == (KEPT, TOO_FEW_TO_KEEP)
     assert clustered.before.low == pytest.approx(wilson(12, 12).low)
 
 

@@ -108,10 +108,10 @@ def test_the_interval_covers_what_many_images_give() -> None:
 
 def test_settings_choose_the_extractor() -> None:
     metric = build(FID, {"features": {"name": "clip", "model": "shapes"}})
-    assert metric.features == ClipFeatures(model="shapes")
+    assert metric.features == ClipFeatures(model="shapes", normalize=False)
     assert build(FID, dump(metric)) == metric
     identity = metric.identity()
-    assert identity["extractor"]["library"] == "open_clip_torch" and identity["extractor"]["normalized"] is True
+    assert identity["extractor"]["library"] == "open_clip_torch" and identity["extractor"]["normalized"] is False
     with pytest.raises(UserError, match="weights must be given"):
         build(FID, {"features": {"name": "inception"}})
 
