@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from erase.command_help import describe_settings
 from erase.config import load
 from erase.embedded import NAME
@@ -21,6 +23,10 @@ MISTAKE = 2
 GRACE = 5.0
 """Seconds that the other processes leave to the first one's message."""
 NO_NAME = "it names a training run, for `erase train`; give a YAML file of this command, or leave it out"
+SMALLER = (
+    "a smaller batch_size needs less, and gives the same pictures but for rounding; in training train_batch_size, with "
+    "more gradient_accumulation_steps, or gradient_checkpointing; `erase train --dry_run` says beforehand what it takes"
+)
 Settings = TypeVar("Settings")
 Result = TypeVar("Result")
 
@@ -102,6 +108,8 @@ def guarded(name: str, work: Callable[[], None]) -> int:
         return 0
     except UserError as error:
         return complain(name, error)
+    except torch.OutOfMemoryError as error:
+        return complain(name, UserError(f"{str(error).split('. ')[0]}; {SMALLER}"))
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return stop.exit_code

@@ -146,7 +146,7 @@ def verdict(results: Results) -> str:
     missed = scores["UA"]["before"]["estimate"]
     line += f"; the base misses it in {percent(missed)}, {gone.verdict})" if missed > NEVER else ")"
     if "IRA" not in scores:
-        return f"{line}; no prompt asks for another {results['domain']}"
+        return f"{line}; no prompt asks for another {results['domain']} that the judge tells, the scores have the rest"
     before, after = (percent(scores["IRA"][side]["estimate"]) for side in ("before", "after"))
     others = f"other {plural(results['domain'])}: {before} right before, {after} after"
     return f"{line}; {others} ({Row('IRA', scores['IRA']).verdict})"

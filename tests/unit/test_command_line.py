@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -138,6 +139,19 @@ def test_a_process_that_outlives_the_first_says_that_the_mistake_is_its_own(
 def test_a_mistake_found_later_ends_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fail=UserError("model: missing", "seed: odd"))[0] == 2
     assert capsys.readouterr().err == "erase test: model: missing\nerase test: seed: odd\n"
+
+
+def test_a_device_that_is_full_is_a_mistake_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a capacity of 8 GiB")
+    assert run(fail=full)[0] == 2
+    said = capsys.readouterr().err
+    assert said.startswith("erase test: CUDA out of memory; a smaller batch_size needs less")
+    assert len(said.splitlines()) == 1
+
+
+def test_another_fault_of_the_programs_own_is_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="ours"):
+        run(fail=RuntimeError("ours"))
 
 
 @pytest.mark.parametrize("number", [2, 15])

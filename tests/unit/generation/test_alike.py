@@ -44,9 +44,7 @@ def test_a_default_that_a_file_leaves_out_is_no_difference(models: tuple[Path, P
     file.write_text(json.dumps(settings))
     check(models)
     edit(file, timestep_spacing="trailing")
-    with pytest.raises(
-        UserError, match="timestep_spacing of its scheduler is 'trailing', the base's 'leading'"
-    ):
+    with pytest.raises(UserError, match="timestep_spacing of its scheduler is 'trailing', the base's 'leading'"):
         check(models)
 
 
@@ -54,9 +52,7 @@ def test_another_scheduler_is_refused(models: tuple[Path, Path]) -> None:
     settings = json.loads((models[0] / "scheduler" / "scheduler_config.json").read_text())
     EulerAncestralDiscreteScheduler.from_config(settings).save_pretrained(models[1] / "scheduler")
     edit(models[1] / "model_index.json", scheduler=["diffusers", "EulerAncestralDiscreteScheduler"])
-    with pytest.raises(
-        UserError, match="samples by EulerAncestralDiscreteScheduler, the base by DDIM"
-    ):
+    with pytest.raises(UserError, match="samples by EulerAncestralDiscreteScheduler, the base by DDIM"):
         check(models)
 
 
