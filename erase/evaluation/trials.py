@@ -177,12 +177,12 @@ def base_hash() -> str:
     return hash_folder(embedded.WEIGHTS / "pipeline")
 
 
-def course(log: list[dict[str, Any]]) -> dict[str, float | str | None]:
+def course(log: list[dict[str, Any]]) -> dict[str, Any]:
     """How the gradients lay to each other: the cosine's mean over the run and over its last tenth, and conflicts.
 
     ``at`` says where they were taken. ``theta``: both at the weights before an update, by ``count`` probes, so that
-    rules compare. ``step``, in a log without probes: where the rule looked, which for LUR is at two points. A result
-    without ``at`` is older, and of the steps.
+    rules compare; then ``blocks`` has each block's mean. ``step``, in a log without probes: where the rule looked,
+    which for LUR is at two points. A result without ``at`` is older, and of the steps.
     """
     probes = [line["cosine_before"] for line in log if line.get("cosine_before") is not None]
     cosines = probes or [line["cosine"] for line in log if line["cosine"] is not None]
@@ -193,7 +193,18 @@ def course(log: list[dict[str, Any]]) -> dict[str, float | str | None]:
         "mean_cosine": sum(cosines) / len(cosines) if cosines else None,
         "final_cosine": sum(last) / len(last) if last else None,
         "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
+        "blocks": means_of(log, "cosine_before/"),
     }
+
+
+def means_of(log: list[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """Of each number whose name begins so, by the rest of its name: the mean over the steps that have it."""
+    found: dict[str, list[float]] = {}
+    for line in log:
+        for key, value in line.items():
+            if key.startswith(prefix) and value is not None:
+                found.setdefault(key.removeprefix(prefix), []).append(value)
+    return {name: statistics.fmean(values) for name, values in found.items()}
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

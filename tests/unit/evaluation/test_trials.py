@@ -32,18 +32,27 @@ def store(tmp_path: Path) -> TrialStore:
 def test_the_course_is_the_one_worked_by_hand() -> None:
     log = [{"cosine": value} for value in (0.5, -0.5, None, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)]
     expected = {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
-    assert course(log) == {"at": "step", "count": 10} | expected, "an older log, or one without probes"
-    assert course([{**line, "cosine_before": None} for line in log]) == {"at": "step", "count": 10} | expected
-    nothing = dict.fromkeys(expected)
-    assert course([{"cosine": None}]) == {"at": "step", "count": 0} | nothing
+    assert course(log) == {"at": "step", "count": 10, "blocks": {}} | expected, "an older log, or one without probes"
+    assert (
+        course([{**line, "cosine_before": None} for line in log])
+        == {"at": "step", "count": 10, "blocks": {}} | expected
+    )
+    nothing = dict.fromkeys(("mean_cosine", "final_cosine", "conflict_share"))
+    assert course([{"cosine": None}]) == {"at": "step", "count": 0, "blocks": {}} | nothing
 
 
 def test_where_there_are_probes_the_course_is_theirs_whatever_the_rule_saw() -> None:
     log = [{"cosine": -0.9, "cosine_before": before} for before in (None, 0.25, None, -0.5, None, 0.75)]
     expected = {"mean_cosine": pytest.approx(0.5 / 3), "final_cosine": 0.75, "conflict_share": pytest.approx(1 / 3)}
-    assert course(log) == {"at": "theta", "count": 3} | expected
+    assert course(log) == {"at": "theta", "count": 3, "blocks": {}} | expected
     one_objective = [line | {"cosine": None} for line in log]
     assert course(one_objective) == course(log)
+
+
+def test_each_block_has_its_mean_over_the_probes() -> None:
+    log = [{"cosine": 0.1}, {"cosine": 0.1, "cosine_before": 0.0, "cosine_before/mid": -0.5, "cosine_before/up": 1.0}]
+    log.append({"cosine": 0.1, "cosine_before": 0.0, "cosine_before/mid": 0.25, "cosine_before/up": 0.0})
+    assert course(log)["blocks"] == {"mid": -0.125, "up": 0.5}
 
 
 def test_a_trial_is_the_shipped_configuration_with_its_own_changes(tmp_path: Path) -> None:

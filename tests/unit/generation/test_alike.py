@@ -64,6 +64,6 @@ def test_another_size_is_refused_unless_every_prompt_has_its_own(models: tuple[P
 
 
 def test_an_audit_refuses_them_before_a_picture_is_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="samples by"):
+    with pytest.raises(UserError, match="draws 16 x 16 pixels, the base 32 x 32"):
         plan_audit(Audit(base=embedded.NAME, erased=str(save_tiny(tmp_path / "x")), target="star"))
     assert not (tmp_path / "x-audit").exists()
