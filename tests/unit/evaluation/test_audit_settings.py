@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from erase import embedded
+from erase.config import build
 from erase.errors import UserError, renamed
 from erase.evaluation.audit_settings import (
     Audit,
@@ -21,7 +22,7 @@ from erase.evaluation.audit_settings import (
     output_of,
     with_target,
 )
-from erase.evaluation.metrics import KID, ConceptClassifier
+from erase.evaluation.metrics import KID, ClipDistance, ConceptClassifier, Lpips
 from erase.generation.lora import NAME as LORA_NAME
 from erase.generation.prompts import PromptRow
 
@@ -110,6 +111,23 @@ def test_pictures_of_what_is_erased_with_the_target_are_none_that_are_kept() -> 
     assert check_metrics(audit(), [KID()], rows, "object", "none") == []
     (problem,) = check_metrics(audit(also_erased=("ring",)), [KID()], rows, "object", "none")
     assert problem == f"metrics: kid needs {needed} kept pictures; these prompts make {needed - 1}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (ClipDistance, {"model": "NoSuchModel"}, "NoSuchModel"),
+        (KID, {"features": {"name": "clip", "model": "NoSuchModel"}}, "NoSuchModel"),
+        (Lpips, {"backbone": "there/is/none.safetensors"}, "lpips.backbone: there/is/none.safetensors cannot be read"),
+        (KID, {"features": {"name": "inception", "weights": "none.safetensors"}}, "features.weights: none.safetensors"),
+    ],
+)
+def test_a_measure_of_pairs_or_sets_that_cannot_be_had_is_refused_early(
+    kind: type[Any], given: dict[str, Any], message: str
+) -> None:
+    rows = [PromptRow(str(n), "a", n, concepts={"object": "star" if n else "ring"}) for n in range(2)]
+    problems = check_metrics(audit(target="ring"), [build(kind, given)], rows * 50, "object", "none")
+    assert [message in problem for problem in problems] == [True]
 
 
 def test_one_name_in_two_domains_is_refused() -> None:

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
+from erase.config import build, dump
 from erase.errors import UserError
 from erase.evaluation.metrics import kernel_distances
+from erase.evaluation.metrics.features import ClipFeatures
+from erase.evaluation.metrics.frechet import FID
 from erase.evaluation.metrics.jackknife import group_of
 from erase.evaluation.metrics.kernel_distances import CMMD, KID, cubic, pair_sums
 
@@ -183,3 +186,27 @@ def test_too_few_images_are_an_error_that_names_how_many_are_needed(metric: KID 
     with pytest.raises(UserError, match=f"{metric.name}: 19 images are too few: 20 are needed"):
         metric.distance(ONE[:19], OTHER)
     assert metric.distance(ONE[:20], OTHER).n == 20
+
+
+def test_of_unit_features_kid_sees_the_mean_alone() -> None:
+    """(x y / d + 1)^3 is then 1 + 3 x y / d but for 1e-5; at CLIP's own length it is not: hence KID's default."""
+    source = torch.Generator().manual_seed(0)
+    before, others = (torch.nn.functional.normalize(torch.randn(400, 512, generator=source), dim=1) for _ in range(2))
+    after = others[:5].repeat(80, 1)  # five pictures over and over
+
+    def linear(x: Tensor, y: Tensor) -> float:
+        own = [(s.sum(0).square().sum() - s.square().sum()) / (400 * 399) for s in (x.double(), y.double())]
+        return float(3 / 512 * (own[0] + own[1] - 2 * x.double().mean(0) @ y.double().mean(0)))
+
+    assert KID().distance(before, after).estimate == pytest.approx(linear(before, after), rel=0.02)
+    assert KID().distance(10 * before, 10 * after).estimate > 1.1 * linear(10 * before, 10 * after)
+
+
+@pytest.mark.parametrize(("kind", "unit"), [(KID, False), (FID, False), (CMMD, True)])
+def test_each_distance_takes_features_as_its_paper_does(kind: type[KID | FID | CMMD], unit: bool) -> None:
+    clip = {"name": "clip", "model": "shapes"}
+    found = [kind().features, build(kind, {"features": clip}).features]
+    assert [isinstance(f, ClipFeatures) and f.normalize for f in found] == [unit, unit]
+    other = build(kind, {"features": {**clip, "normalize": not unit}})
+    assert other.features == ClipFeatures(model="shapes", normalize=not unit)
+    assert build(kind, dump(other)) == other

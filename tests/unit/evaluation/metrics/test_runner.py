@@ -142,7 +142,7 @@ def test_features_are_extracted_once_for_every_distance(folder: TinyFolder, othe
         measure_distance(FID(features=shapes), folder, other, stores)
     assert measure_distance(KID(features=shapes), folder, other, stores) == found
     assert folder.read == other.read == 25
-    measure_distance(KID(features=ClipFeatures(model="shapes", normalize=False)), folder, other, stores)
+    measure_distance(KID(features=ClipFeatures(model="shapes", normalize=True)), folder, other, stores)
     assert folder.read == 50  # other features
 
 
