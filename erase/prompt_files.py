@@ -13,10 +13,10 @@ PROMPT_COLUMNS = ("prompt", "caption", "text")
 """Names that the prompt column goes by, the first found is taken."""
 
 
-def read_rows(file: Path, key: str, exact: bool = False) -> list[dict[str, str]]:
+def read_rows(file: Path, key: str) -> list[dict[str, str]]:
     """Every row as column to cell; a byte-order mark and newlines in quotes are understood.
 
-    A row with more cells than the header is cut or, if ``exact``, refused: a comma without quotes cuts its prompt.
+    A row with more cells than the header is refused: a comma without quotes has cut its prompt.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -28,7 +28,7 @@ def read_rows(file: Path, key: str, exact: bool = False) -> list[dict[str, str]]
     if not rows:
         raise UserError(f"{key}: {file} holds no rows; a header and one row at least are needed")
     long = [str(n) for n, row in enumerate(rows, start=1) if any(cell.strip() for cell in _beyond(row))]
-    if exact and long:
+    if long:
         remedy = "put quotes around a prompt with commas"
         raise UserError(f"{key}: {file}: row {', '.join(long[:5])} has more cells than the header; {remedy}")
     return [{(name or "").strip(): cell for name, cell in row.items() if isinstance(cell, str)} for row in rows]

@@ -16,9 +16,10 @@ from erase.pictures import DAMAGED, as_rgb
 
 @torch.no_grad()
 def captioned_images(folder: Path, pipeline: Any) -> tuple[Examples, str]:
-    """Every image of a folder, resized to the pipeline's size, with its caption; encoded one by one, to save memory.
+    """Every image of a folder with its caption, the square in its middle at the pipeline's size.
 
-    And the SHA-256 of pictures and captions in their order, which is the same whatever device encodes them.
+    They are encoded one by one, to save memory. And the SHA-256 of pictures and captions in their order, which is the
+    same whatever device encodes them.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
@@ -49,7 +50,7 @@ def captioned_images(folder: Path, pipeline: Any) -> tuple[Examples, str]:
             what = f"image {number + 1} of {folder}, {captions[number]!r}"
             raise UserError(f"retain.images: {what}, cannot be read: {error}; remove it") from None
         digest.update(repr((captions[number], image.size)).encode() + image.tobytes())
-        pixels = processor.preprocess([image], height=size, width=size)
+        pixels = processor.preprocess([image], height=size, width=size, resize_mode="crop")
         encoded = vae.encode(pixels.to(vae.device)).latent_dist.mode() * vae.config.scaling_factor
         latents.append(encoded.cpu())
     return Examples(torch.cat(latents), tuple(captions)), digest.hexdigest()

@@ -53,7 +53,8 @@ class Retain:
     prompts_file: Place | None = None
     """a CSV with a `prompt` column, added to the list, or to `auto`'s captions where there is a vocabulary"""
     empty_prompt: bool = True
-    """teacher_distillation: hold the empty prompt too, on the targets' latents; guidance pushes away from it"""
+    """hold the empty prompt too, from which guidance pushes away: on the targets' latents, or with denoising on a
+    quarter of the images, as bases are trained"""
     images: Place | None = None
     """a folder of images with captions (`metadata.jsonl` or `metadata.csv`: file_name, text), for denoising"""
 

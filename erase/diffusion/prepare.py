@@ -86,11 +86,12 @@ def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet:
     if settings.retain.images is not None and settings.retain_loss.needs_images:
         words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
         retain, data["images"] = read_images(settings.retain.images, base.pipeline, words)
+        shown = retain
     else:
         prompts = spread(plan.retain, settings.latents.retain, seed)
-        retain = Examples(pool.latents(prompts, seed), prompts)
-        if settings.retain.empty_prompt:
-            retain = joined([retain, _empty_prompts(forget, max(1, round(len(retain) / EMPTY_SHARE)), seed)])
+        retain, shown = Examples(pool.latents(prompts, seed), prompts), forget
+    if settings.retain.empty_prompt:
+        retain = joined([retain, _empty_prompts(shown, max(1, round(len(retain) / EMPTY_SHARE)), seed)])
     return Prepared(
         forget=forget,
         retain=retain,
@@ -157,10 +158,10 @@ def _forget_examples(pool: _Pool, targets: Sequence[TargetPrompts]) -> Examples:
     return joined(parts)
 
 
-def _empty_prompts(forget: Examples, count: int, seed: int) -> Examples:
-    """The empty prompt on up to ``count`` of the pictures that the targets are forgotten on."""
-    chosen = spread(range(len(forget)), min(count, len(forget)), seed)
-    return Examples(forget.latents[list(chosen)], ("",) * len(chosen))
+def _empty_prompts(shown: Examples, count: int, seed: int) -> Examples:
+    """The empty prompt on up to ``count`` of the pictures: those to forget, or what is kept where that has images."""
+    chosen = spread(range(len(shown)), min(count, len(shown)), seed)
+    return Examples(shown.latents[list(chosen)], ("",) * len(chosen))
 
 
 def _target_examples(pool: _Pool, target: TargetPrompts, index: int, count: int, shows: bool) -> Examples:

@@ -41,7 +41,7 @@ def read_prompt_set(file: Path, key: str = "prompts", seed: int | None = None) -
     Without a ``case_number`` column the row's number, from 0, stands for it. Without a seed column row i's seed is
     derived from ``seed`` and i. Columns of no known name are left alone.
     """
-    rows = read_rows(file, key, exact=True)
+    rows = read_rows(file, key)
     columns = _Columns.of(rows)
     if "prompt" not in columns.names:
         raise UserError(f"{key}: {file} has the columns {', '.join(columns.all)}; one named `prompt` is needed")

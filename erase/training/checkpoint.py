@@ -21,7 +21,7 @@ from erase.provenance import new_folder, write_json
 from erase.sharded import entire, own_rows
 from erase.training.cost import Cost
 from erase.training.loss_scale import LossScale
-from erase.training.settings import FREE_ON_RESUME
+from erase.training.settings import FREE_ON_RESUME, ROUNDING
 
 PREFIX = "checkpoint-"
 STATE_KEYS = {"update", "cost", "schedule", "rates", "plain", "identity"}
@@ -165,7 +165,9 @@ def check_identity(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]
     """Refuses a checkpoint whose run was set up otherwise, naming each difference."""
     untold = now.keys() - then.keys()
     changed = differences(then, {key: value for key, value in now.items() if key not in untold})
-    found = [line for line in changed if line.split(":")[0].removeprefix("config.") not in FREE_ON_RESUME]
+    by_batch = then.get("config", {}).get("batch_norm") == "batch"  # then a micro-batch's statistics are its own
+    free = FREE_ON_RESUME if by_batch else (*FREE_ON_RESUME, *ROUNDING)
+    found = [line for line in changed if line.split(":")[0].removeprefix("config.") not in free]
     found += [f"{key}: not in this checkpoint, which an earlier version wrote; start again" for key in sorted(untold)]
     if found:
         raise UserError(f"resume_from_checkpoint: {folder} comes from a run that differs", *found)
@@ -194,7 +196,9 @@ def all_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def drop_after(output_dir: Path, step: int) -> None:
-    """Removes the checkpoints of later steps, which a run that goes on from this one makes again."""
+    """Removes the checkpoints of later steps, which a run that goes on makes again, and what a killed one left."""
+    for folder in (*output_dir.glob(f".{PREFIX}*.tmp*"), *output_dir.glob(f".{PREFIX}*.old*")):
+        shutil.rmtree(folder)
     for folder in all_checkpoints(output_dir):
         if int(folder.name.removeprefix(PREFIX)) > step:
             shutil.rmtree(folder)

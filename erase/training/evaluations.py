@@ -46,11 +46,16 @@ def count_latents(run: ErasureRun, plan: Plan, scheduler: Any) -> int:
     """Evaluations that making the latents takes with the base's scheduler; guidance asks twice for each step."""
     latents, targets = run.latents, len(plan.targets)
     count = targets * max(1, latents.forget // targets)
-    count += latents.neutral // targets * sum(any(target.without) for target in plan.targets)
+    count += neutral_latents(run, plan)
     count += 0 if run.retain_loss.needs_images else latents.retain
     sampler = type(scheduler).from_config(scheduler.config)
     sampler.set_timesteps(latents.steps)
     return count * len(sampler.timesteps) * (2 if latents.guidance_scale > 1 else 1)
+
+
+def neutral_latents(run: ErasureRun, plan: Plan) -> int:
+    """Pictures without the concept that are made: none of a target that has no wording without it."""
+    return run.latents.neutral // len(plan.targets) * sum(any(target.without) for target in plan.targets)
 
 
 def count_evaluations(run: ErasureRun, plan: Plan, scheduler: Any) -> Evaluations:

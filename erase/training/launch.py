@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
 from erase.config import dump
@@ -23,7 +24,7 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR, RetainOnly, key_of, rule_of
+from erase.updates import LUR, AlternatingSteps, RetainOnly, key_of, rule_of
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -33,6 +34,8 @@ def check_training(run: TrainingSettings, problems: list[str]) -> None:
     problems += warmup_problems(run)
     if isinstance(run.update, RetainOnly) and isinstance(run, ErasureSettings):
         problems.append("update.name: found retain_only, by which nothing is erased; it is for task classification")
+    if isinstance(run.update, AlternatingSteps) and run.update.forget_until == 0:
+        problems.append("update.forget_until: found 0, so that no step forgets; give the step that forgetting ends at")
     if run.optimizer == "adamw8bit":
         collect(problems, check_8bit)
     problems += [
@@ -111,8 +114,21 @@ def resumes_in_place(run: TrainingSettings) -> bool:
 
 def check_tracker(name: str) -> None:
     """Refuses a tracker that is not installed: a run must not train untracked that was to be tracked."""
+    if name == "all" and not get_available_trackers():
+        raise UserError("report_to: found all, and no tracker is installed; pip install tensorboard, or wandb")
     if name not in ("none", "all") and find_spec(name) is None:
         raise UserError(f"report_to: {name} is not installed; pip install {name}")
+
+
+def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys, for trackers; a list is written out."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            found[before + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return found
 
 
 def make_accelerator(run: TrainingSettings) -> Accelerator:
@@ -141,7 +157,7 @@ def start_training(
         if resumes_in_place(run):
             drop_after(run.output_dir, training.state.step)
     accelerator.wait_for_everyone()
-    accelerator.init_trackers("erase", config={"config_hash": hash_json(dump(run))})
+    accelerator.init_trackers("erase", config={**flat(dump(run)), "config_hash": hash_json(dump(run))})
     return training
 
 

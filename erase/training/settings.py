@@ -26,6 +26,8 @@ FREE_ON_RESUME = (
     "hub_private_repo",
 )
 """Settings that may differ between a checkpoint and the run that goes on from it."""
+ROUNDING = ("train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "probe_every", "save_merged")
+"""These too, by which weights differ in their rounding alone: how a batch of one size is divided, what is looked at."""
 
 
 def _yaml_no(value: object) -> object:

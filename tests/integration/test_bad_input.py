@@ -32,6 +32,10 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "an unknown retain loss": ("--retain_loss.name x", ["retain_loss.name", "'x'", "denoising"]),
     "an unknown precision": ("--mixed_precision fp8", ["mixed_precision", "'fp8'", "bf16"]),
     "an unknown tracker": ("--report_to paper", ["report_to", "'paper'", "tensorboard"]),
+    "a rule that never forgets": (
+        "--update.name alternating_steps --update.forget_until 0",
+        ["update.forget_until: found 0", "no step forgets"],
+    ),
     "no target": ("--targets []", ["targets", "at least 1"]),
     "an entry that a list lacks": ("--targets.3.concept star", ["targets.3.concept", "'star'"]),
     "a word that is no key": ("learning_rate", ["'learning_rate'", "--KEY VALUE"]),

@@ -94,6 +94,8 @@ def test_a_tracker_gets_the_steps(place: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert train(place / "config.yaml", "--report_to", "tensorboard", "--output_dir", str(tmp_path / "run")) == 0
     assert len(list((tmp_path / "run" / "logs").rglob("events.out.tfevents.*"))) > 0
+    (settings,) = (tmp_path / "run" / "logs").rglob("hparams.yml")
+    assert "latents.steps: 2\n" in settings.read_text() and "update.name: lur\n" in settings.read_text()
 
 
 def test_a_dry_run_writes_nothing_and_prints_counts(

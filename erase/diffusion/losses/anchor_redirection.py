@@ -17,7 +17,9 @@ from erase.diffusion.losses.regression import squared_error
 class AnchorRedirection:
     """Concept Ablation (Kumari et al., ICCV 2023, eq. 4, model-based) and SalUn's forget loss.
 
-    Target: eps*(x_t, anchor prompt), with the frozen base; the student is shown the target's prompt.
+    Target: eps*(x_t, anchor prompt), with the frozen base; the student is shown the target's prompt. Both papers' code
+    asks the network in training, its gradient stopped, and so follows its drift; and Concept Ablation draws x_t from
+    pictures of the anchor, where ours show the target, and with `latents.neutral` other wordings too.
     """
 
     name: Literal["anchor_redirection"] = "anchor_redirection"

@@ -181,13 +181,29 @@ def test_captioned_images_are_kept_as_latents_of_the_autoencoder(
     model: Path, tmp_path: Path, dataset_cache: None
 ) -> None:
     base, made = prepared(of_images(model, tmp_path, image_folder(tmp_path / "images")))
-    assert made.retain.prompts == ("a red shape", "a blue shape", "a cyan shape")
+    assert made.retain.prompts == ("a red shape", "a blue shape", "a cyan shape", "")
+    assert any(torch.equal(made.retain.latents[3], kept) for kept in made.retain.latents[:3]), "of what is kept"
+    assert "" in made.told
     assert made.latent_evaluations == 5  # those to forget alone
     white = torch.ones(1, 3, 16, 16)
     with torch.no_grad():
         expected = base.pipeline.vae.encode(white).latent_dist.mode() * base.pipeline.vae.config.scaling_factor
-    torch.testing.assert_close(made.retain.latents[2:], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(made.retain.latents[2:3], expected, rtol=0, atol=1e-5)
     assert (made.retain.latents[0] - expected).abs().max() > 1e-2
+
+
+def test_a_wide_image_loses_its_sides_and_no_shape(model: Path, tmp_path: Path, dataset_cache: None) -> None:
+    """Its square in the middle is as it was: what lies beyond would squeeze it."""
+    folder = image_folder(tmp_path / "images")
+    square = Image.open(sorted(folder.glob("*.png"))[0]).convert("RGB").resize((16, 16))
+    wide = Image.new("RGB", (48, 16), "lime")
+    wide.paste(square, (16, 0))
+    for image, name in ((square, "0"), (wide, "1")):
+        image.save(folder / f"{name}.png")
+    lines = [f'{{"file_name": "{name}.png", "text": "a red shape"}}' for name in ("0", "1")]
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    _, made = prepared(of_images(model, tmp_path, folder))
+    torch.testing.assert_close(made.retain.latents[1], made.retain.latents[0], rtol=0, atol=1e-5)
 
 
 def test_images_that_cannot_be_used_are_refused(model: Path, tmp_path: Path, dataset_cache: None) -> None:

@@ -31,7 +31,7 @@ from erase.training.checkpoint import (
 )
 from erase.training.cost import Cost
 from erase.training.optimization import make_optimizer, make_scheduler
-from erase.training.settings import FREE_ON_RESUME, TrainingSettings
+from erase.training.settings import FREE_ON_RESUME, ROUNDING, TrainingSettings
 from tests.properties import assert_same_bits
 
 IDENTITY = {"config": {"seed": 0, "update": {"name": "lur"}}, "base": "b" * 64, "total_batch": 16}
@@ -174,7 +174,7 @@ def test_a_refused_checkpoint_touches_nothing(tmp_path: Path) -> None:
     assert fresh.moments() == {}
 
 
-@pytest.mark.parametrize("key", FREE_ON_RESUME)
+@pytest.mark.parametrize("key", (*FREE_ON_RESUME, *ROUNDING))
 def test_settings_of_no_consequence_may_differ(key: str) -> None:
     def identity(value: str) -> dict[str, Any]:
         tree: dict[str, Any] = {key.split(".")[-1]: value}
@@ -183,6 +183,17 @@ def test_settings_of_no_consequence_may_differ(key: str) -> None:
         return {"config": tree}
 
     check_identity(Path("checkpoint-3"), identity("then"), identity("now"))
+
+
+@pytest.mark.parametrize("key", ROUNDING)
+def test_how_a_batch_is_divided_is_free_unless_batch_norm_sees_it(key: str) -> None:
+    for mode in ("frozen", "batch"):
+        then, now = ({"config": {key: value, "batch_norm": mode}} for value in (8, 16))
+        if mode == "frozen":
+            check_identity(Path("checkpoint-3"), then, now)
+        else:
+            with pytest.raises(UserError, match=f"{key}: 8 then, 16 now"):
+                check_identity(Path("checkpoint-3"), then, now)
 
 
 def test_other_parameters_are_named(tmp_path: Path) -> None:
@@ -292,8 +303,9 @@ def test_the_oldest_beyond_the_limit_are_removed(tmp_path: Path, limit: int | No
 
 
 def test_later_checkpoints_than_the_one_resumed_from_are_removed(tmp_path: Path) -> None:
-    folders(tmp_path, "checkpoint-2", "checkpoint-10", "checkpoint-9", "other")
+    folders(tmp_path, "checkpoint-2", "checkpoint-10", "checkpoint-9", "other", ".checkpoint-12.tmp77", ".x.tmp77")
     drop_after(tmp_path, 9)
+    assert not (tmp_path / ".checkpoint-12.tmp77").exists() and (tmp_path / ".x.tmp77").exists()
     assert [folder.name for folder in all_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-9"]
     assert (tmp_path / "other").exists()
 

@@ -135,7 +135,8 @@ def test_a_dry_run_says_what_would_move_and_writes_nothing(tmp_path: Path, model
     assert "parameters: cross_attention_kv: 8 tensors, 2,048 numbers" in report
     assert "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight  (16, 16)" in report
     assert "(64,796 parameters in the UNet)" in report
-    assert "forget: star: 42 prompts, such as 'a red star in flat style'" in report
+    assert "forget: star: 42 prompts, of which 4 are drawn: raise latents.forget to use them all, such as 'a" in report
+    assert ", of which 6 are drawn: raise latents.retain to use them all\n" in report
     assert "steps: 4, each of 6 + 6 examples a process" in report
     assert "latents: 4 of targets + 0 without them + 6 to keep, 2 steps each" in report
     assert "attention: AttnProcessor2_0\n" in report  # torch's scaled_dot_product_attention
