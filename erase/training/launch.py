@@ -102,7 +102,9 @@ def check_resume(run: TrainingSettings) -> None:
     """Refuses a checkpoint that is damaged or whose settings differ."""
     folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
     then = read_state(folder)["identity"]
-    check_identity(folder, {"config": then.get("config", {})}, {"config": dump(run)})
+    total = run.train_batch_size * run.gradient_accumulation_steps * started_processes()
+    told = {"total_batch": then["total_batch"]} if "total_batch" in then else {}
+    check_identity(folder, {"config": then.get("config", {}), **told}, {"config": dump(run), "total_batch": total})
 
 
 def resumes_in_place(run: TrainingSettings) -> bool:
@@ -131,12 +133,17 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
+def started_processes() -> int:
+    """How many processes the launcher started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def make_accelerator(run: TrainingSettings) -> Accelerator:
     """Accelerate's processes, precision and trackers; the model itself is not wrapped."""
     folders = ProjectConfiguration(project_dir=str(run.output_dir), logging_dir=str(run.output_dir / run.logging_dir))
     tracker = None if run.report_to == "none" else run.report_to
     accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_config=folders)
-    started = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    started = started_processes()
     if started != accelerator.num_processes:  # each would take itself for the only one, and write where the others do
         raise UserError(
             f"processes: {started} were started, and accelerate connects {accelerator.num_processes}; on a machine "

@@ -111,7 +111,7 @@ def test_a_checkpoint_holds_safetensors_and_json_only(place: Path) -> None:
     [
         (["--learning_rate", "2e-3"], ["config.learning_rate: 0.001 then, 0.002 now"]),
         (["--seed", "7"], ["config.seed: 0 then, 7 now"]),
-        (["--train_batch_size", "4"], ["config.train_batch_size: 2 then, 4 now"]),
+        (["--train_batch_size", "4"], ["total_batch: 2 then, 4 now"]),
         (["--update.mode", "exact"], ["config.update.mode: 'chained' then, 'exact' now"]),
         (["--parameters.name", "cross_attention"], ["config.parameters.name: 'full' then, 'cross_attention' now"]),
         (["--max_train_steps", "9", "--seed", "7"], ["max_train_steps: 4 then, 9 now", "seed: 0 then, 7 now"]),

@@ -220,7 +220,7 @@ def test_the_study_tunes_judges_and_renders(tmp_path: Path, monkeypatch: pytest.
     assert unlearning_table.all_rows(study) == []
     del few["scrub"]
     finetune, given = configs / "digits_finetune.yaml", (configs / "digits_finetune.yaml").read_text()
-    finetune.write_text(given + "weight_decay: 0.5\n")  # its runs are of other settings than that
+    finetune.write_text(given + "adam_weight_decay: 0.5\n")  # its runs are of other settings than that
     assert unlearning_table.all_rows(study) == []
     finetune.write_text(given)
     table = store.with_suffix(".md").read_text()

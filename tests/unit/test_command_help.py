@@ -143,7 +143,7 @@ def test_every_metric_is_listed_with_its_fields() -> None:
     lines = describe_settings("audit", Audit, ()).splitlines()
     for name in METRICS:
         assert sum(line.startswith(f"    metrics.0.name={name}: ") for line in lines) == 1
-    assert "  --metrics.0.features.normalize  boolean, default true" in lines
+    assert "  --metrics.0.features.normalize  boolean or none, default null" in lines
     assert not any(line.startswith("  --metrics.0.features ") and "null" in line for line in lines)
 
 
