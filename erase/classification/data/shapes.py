@@ -28,6 +28,8 @@ class Shapes:
     """what the classifier is to tell: 8 objects, 6 colors or 5 styles"""
     size: Annotated[int, Field(ge=8, le=512)] = IMAGE_SIZE
     """pixels a side"""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """standard deviation of what is added to every value of a pixel, where white is 1: drawings that leave doubt"""
     seed: Annotated[int, Field(ge=0)] = 0
     """of the drawings; how they are split is the run's own seed"""
 
@@ -45,8 +47,15 @@ def _drawn(settings: Shapes) -> Source:
     for place in range(settings.images):
         words = combinations[place % len(combinations)]
         rng = np.random.default_rng((settings.seed, place))
-        drawings.append(draw(words["object"], words["color"], words["style"], rng, settings.size))
+        drawing = draw(words["object"], words["color"], words["style"], rng, settings.size)
+        drawings.append(with_noise(drawing, settings.noise, rng) if settings.noise else drawing)
         labels.append(classes.index(words[settings.label]))
         ids.append(f"shapes-{settings.seed}-{place:06d}")
     pixels = torch.from_numpy(np.stack(drawings)).permute(0, 3, 1, 2).contiguous()
     return Source(Images(pixels, torch.tensor(labels), tuple(ids)), None, classes)
+
+
+def with_noise(drawing: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """``[size, size, 3]`` uint8; each value with a normal one of its own added, in units of 255, and cut to 0..255."""
+    noisy = drawing + 255 * deviation * rng.standard_normal(drawing.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_a_drawing_shows_what_its_label_says() -> None:
     first = draw("circle", "red", "flat", np.random.default_rng((1, 0)))
     assert torch.equal(source.images.pixels[0], torch.from_numpy(first).permute(2, 0, 1))
     assert source.classes[source.images.labels[0]] == "red"
+
+
+def test_noise_has_its_deviation_where_nothing_is_cut_and_leaves_the_drawing_below_it() -> None:
+    plain, noisy = (Shapes(images=480, noise=noise).load(0).images for noise in (0.0, 0.1))
+    inside = (plain.pixels > 100) & (plain.pixels < 155)  # four deviations from black and from white
+    added = noisy.pixels[inside].float() - plain.pixels[inside].float()
+    spread = 25.5 / math.sqrt(2 * len(added))
+    assert abs(added.std().item() - 25.5) < 5 * spread + 0.1  # rounding adds 1/12 to a variance of 650
+    assert abs(added.mean().item()) < 5 * 25.5 / math.sqrt(len(added))
+    assert torch.equal(plain.labels, noisy.labels)
+    assert plain.ids == noisy.ids
+
+
+def test_noise_is_cut_at_black_and_white_and_drawn_again_alike() -> None:
+    first, again = (Shapes(images=240, noise=1.0, size=8, seed=2).load(0).images.pixels for _ in range(2))
+    assert torch.equal(first, again)
+    assert (first.min(), first.max()) == (0, 255)
 
 
 @pytest.mark.parametrize(("label", "classes"), [("object", 8), ("color", 6), ("style", 5)])
