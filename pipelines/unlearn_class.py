@@ -9,6 +9,7 @@ results.json and report.html go beside the unlearned model. Start from nothing w
 `--shadow_models` N, 2 or more, N more models are retrained, and N more originals trained and unlearned, each from a
 seed of its own: RMIA and U-LiRA then attack with them, and the NeurIPS-2023 challenge's score is taken. Both files
 are there before that, and once more with the attacks; what diverges among the shadow models is left out and counted.
+Called again, it keeps what is finished: models, shadow models and attacks.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from torch import nn
 
 from erase.classification.images import Normalise
+from erase.classification.masks import hash_weights
 from erase.classification.models import load_classifier
 from erase.classification.splits import Splits, make_splits
 from erase.command_line import guarded, parse
@@ -38,7 +40,7 @@ from erase.evaluation.unlearning.challenge import FEWEST, challenge_score
 from erase.evaluation.unlearning.judge import Judged, judge, measure
 from erase.evaluation.unlearning.outputs import PARTS, Parts, predict
 from erase.evaluation.unlearning.report import ORIGINAL, RETRAINED, UNLEARNED, Results, write_report
-from erase.evaluation.unlearning.shadow import rmia, ulira
+from erase.evaluation.unlearning.shadow import rmia_beside_retraining, ulira
 from erase.provenance import describe_environment, read_json, write_json
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME as FREE
@@ -47,6 +49,7 @@ from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.training.unlearning_words import forgotten, method
 
 RESULTS, PAGE = "results.json", "report.html"
+PLACES = ("output_dir", "overwrite")
 
 
 def outputs_of(folder: Path, splits: Splits) -> Parts:
@@ -92,10 +95,11 @@ def shadow_pairs(run: UnlearningRun, splits: Splits, count: int) -> list[tuple[P
     pairs = []
     for number in range(1, count + 1):
         folder = run.output_dir / "shadows" / str(number)
-        other = replace(run, seed=run.seed + number, output_dir=folder, overwrite=True, resume_from_checkpoint=None)
+        other = replace(run, seed=run.seed + number, output_dir=folder, resume_from_checkpoint=None)
         try:
             retrained = outputs_of(train_from_scratch(other, splits, "retain"), splits)
-            unlearn(other)
+            if run.overwrite or changes(other, splits) != []:
+                unlearn(replace(other, overwrite=True))
             pairs.append((outputs_of(other.output_dir, splits), retrained))
         except UserError as error:
             if "not finite" not in str(error):
@@ -118,11 +122,12 @@ def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], c
     def stacked(models: list[Parts], part: str, what: str) -> Any:
         return np.stack([getattr(parts[part], what) for parts in models])
 
-    references = [stacked(retrained, part, "log_confidence") for part in ("forget", "test")]
-    target = [outputs[UNLEARNED][part].log_confidence for part in ("forget", "test")]
+    unseen = "test_forgotten" if len(splits.test_forgotten) else "test"
+    references = [stacked(retrained, part, "log_confidence") for part in ("forget", unseen)]
+    target = [outputs[UNLEARNED][part].log_confidence for part in ("forget", unseen)]
     margins = [stacked(models, "forget", "margin") for models in (unlearned, retrained)]
     return {
-        "RMIA": rmia(*target, *references).as_dict(),
+        "RMIA": {**rmia_beside_retraining(*target, *references).as_dict(), "unseen": unseen},
         "U-LiRA": ulira(*margins).as_dict(),
         "challenge": challenged(margins, unlearned, retrained),
         "models": {"asked": count, "diverged": count + 1 - len(pairs)},
@@ -142,7 +147,7 @@ def challenged(margins: list[Any], unlearned: list[Parts], retrained: list[Parts
 def check_shadows(run: UnlearningRun, count: int) -> None:
     """Refuses a number of shadow models that the attacks cannot do with, before anything is trained."""
     if count and count < FEWEST - 1:
-        rule = f"RMIA takes one, U-LiRA and the challenge's score {FEWEST} of each kind, the run's own among them"
+        rule = f"RMIA, U-LiRA and the challenge's score take {FEWEST} of each kind, the run's own among them"
         raise UserError(f"shadow_models: found {count}; {rule}; give {FEWEST - 1} or more, or 0 for none")
     for key, given in (("model.checkpoint", run.model.checkpoint), ("mask.file", getattr(run.mask, "file", None))):
         if count and given is not None:
@@ -153,12 +158,14 @@ def check_shadows(run: UnlearningRun, count: int) -> None:
 def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
     check_shadows(run, shadow_models)
     splits = make_splits(run.data, run.forget, run.split_seed)
-    if not is_made(run, splits):
+    earlier = made_attacks(run, splits) if is_made(run, splits) else None
+    if earlier is None:
         print(unlearn(run).describe())
+        earlier = {}
     judged, outputs = judged_models(run, splits)
     write = partial(write_findings, run, splits, judged, outputs, command)
-    write({})
-    if shadow_models:
+    write(earlier)
+    if shadow_models and earlier.get("models", {}).get("asked") != shadow_models:
         write(attacked(run, splits, outputs, shadow_models))
     print(f"{run.output_dir / RESULTS}\n{run.output_dir / PAGE}")
 
@@ -175,7 +182,7 @@ def write_findings(
     facts: dict[str, Any] = {
         "samples": {name: len(getattr(splits, name)) for name in ("train", *PARTS)},
         "hashes": splits.hashes(),
-        "settings": {k: v for k, v in dump(run).items() if k not in ("output_dir", "overwrite")},
+        "settings": {k: v for k, v in dump(run).items() if k not in PLACES},
         "environment": describe_environment(),
     }
     write_json(run.output_dir / RESULTS, {"judged": judged, "shadows": shadows, "command": command, **facts})
@@ -187,18 +194,44 @@ def write_findings(
 
 def is_made(run: UnlearningRun, splits: Splits) -> bool:
     """Whether the run's classifier is there already; that of another run in its place is refused."""
-    file = run.output_dir / PROVENANCE
-    if run.overwrite or not file.is_file():
+    changed = None if run.overwrite else changes(run, splits)
+    if changed is None:
         check_unlearning(run)
         return False
-    made, now = read_json(file, "output_dir"), splits.hashes()
-    then = made.get("splits", {}) | {"forget": made.get("forgotten", {}).get("hash")}
-    changed = [line for line in differences(made.get("config", {}), dump(run)) if line.split(":")[0] not in FREE]
-    changed += [f"{part} samples: other than then" for part in ("train", "forget") if then.get(part) != now[part]]
     if changed:
         there = f"output_dir: {run.output_dir} holds a run of other settings; give another, or --overwrite"
         raise UserError(there, *changed)
     return True
+
+
+def changes(run: UnlearningRun, splits: Splits) -> list[str] | None:
+    """What the classifier in the run's folder was made with otherwise; ``None`` where there is none."""
+    file = run.output_dir / PROVENANCE
+    if not file.is_file():
+        return None
+    made, now = read_json(file, "output_dir"), splits.hashes()
+    then = made.get("splits", {}) | {"forget": made.get("forgotten", {}).get("hash")}
+    found = settings_changed(made.get("config", {}), dump(run))
+    found += [f"{part} samples: other than then" for part in ("train", "forget") if then.get(part) != now[part]]
+    begun = run.model.checkpoint is not None and not found
+    if begun and made.get("begun_with") != hash_weights(build_model(run, splits)):
+        found.append(f"model.checkpoint: {run.model.checkpoint} holds other weights than then")
+    return found
+
+
+def settings_changed(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings that differ, but for those that change no result."""
+    return [line for line in differences(then, now) if line.split(":")[0] not in FREE]
+
+
+def made_attacks(run: UnlearningRun, splits: Splits) -> dict[str, Any]:
+    """The attacks of an earlier call on the same classifier; none, where there was none."""
+    if not (run.output_dir / RESULTS).is_file():
+        return {}
+    found = read_json(run.output_dir / RESULTS, "output_dir")
+    now = {key: value for key, value in dump(run).items() if key not in PLACES}
+    same = found.get("hashes") == splits.hashes() and not settings_changed(found.get("settings", {}), now)
+    return dict(found.get("shadows", {})) if same else {}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Whether a network goes with the pictures, the classes and the batches that it is given."""
+"""Whether a network goes with the pictures, the classes, the losses and the batches that it is given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from erase.classification.batch_norm import BatchNormMode, evaluate, has_batch_norm
+from erase.classification.losses import ForgetLoss, RetainLoss
+from erase.classification.masks import Mask, NoMask
 from erase.classification.splits import Splits
 
 
@@ -26,6 +28,16 @@ def unfit(model: nn.Module, splits: Splits, device: torch.device | str = "cpu") 
         return
     if found != wanted:
         yield f"model: the network tells {found} classes apart, the data has {wanted}; give one that fits"
+
+
+def unfit_losses(forget: ForgetLoss, retain: RetainLoss, mask: Mask) -> Iterator[str]:
+    """What a forget loss that gives the network one class more does not go with."""
+    if not forget.extra_class:
+        return
+    if retain.needs_original:
+        yield f"retain_loss.name: {retain.name} needs the original's answers, which lack {forget.name}'s class"
+    if not isinstance(mask, NoMask):
+        yield f"mask.name: {mask.name} is of the original's parameters, to which {forget.name} adds; choose none"
 
 
 def batch_norm_problems(

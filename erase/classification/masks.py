@@ -96,6 +96,8 @@ class Masked:
         }
         if mask.file is None:
             self.entries = mask.entries(model, material)
+            if not any(moves.any() for moves in self.entries.values()):
+                raise UserError(f"mask: found {settings}, which lets none of the entries move; let some")
         else:
             self.entries = read_mask(mask.file, self.identity, material.parameters)
 

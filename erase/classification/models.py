@@ -23,7 +23,15 @@ from erase.classification.checkpoints import (
 )
 from erase.classification.images import Normalise
 from erase.classification.model_settings import ModelSettings
-from erase.classification.networks import Logits, build, copy_of_weights, linear_head, load_strictly, with_own_names
+from erase.classification.networks import (
+    WRAPPER,
+    Logits,
+    build,
+    copy_of_weights,
+    linear_head,
+    load_strictly,
+    with_own_names,
+)
 from erase.config import dump
 from erase.errors import UserError, refuse
 from erase.provenance import write_json
@@ -54,7 +62,7 @@ def make_model(settings: ModelSettings, classes: int, channels: int) -> nn.Modul
     network = build(settings, classes, channels)
     if settings.checkpoint is not None:
         weights, key = checkpoint_weights(settings, classes, channels), f"model.checkpoint: {settings.checkpoint}"
-        if isinstance(network, Logits) and not any(name.startswith("network.") for name in weights):
+        if isinstance(network, Logits) and not any(name.startswith(WRAPPER) for name in weights):
             weights = with_own_names(network, weights, key)
         load_strictly(network, weights, key)
     return network

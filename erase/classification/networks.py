@@ -11,6 +11,9 @@ from erase.classification.forget_sets import near
 from erase.classification.model_settings import ModelSettings
 from erase.errors import UserError
 
+WRAPPER = "network."
+"""What the names of a transformers network's parameters begin with here."""
+
 
 class Logits(nn.Module):
     """A transformers image classifier as a function of pictures alone."""
@@ -182,7 +185,7 @@ def with_own_names(network: Logits, weights: dict[str, Tensor], key: str) -> dic
     for kind, problem in (("missing_keys", "is missing"), ("unexpected_keys", "is too much")):
         for name in sorted(report[kind]):
             raise UserError(f"{key}: does not fit the {type(inner).__name__}: {name} {problem}")
-    return {f"network.{name}": tensor for name, tensor in found.state_dict().items()}
+    return {f"{WRAPPER}{name}": tensor for name, tensor in found.state_dict().items()}
 
 
 def load_strictly(network: nn.Module, weights: dict[str, Tensor], key: str) -> None:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from erase.classification.batch_norm import BatchNormMode, evaluate, has_batch_norm, running_statistics
-from erase.classification.fit import unfit
+from erase.classification.fit import unfit, unfit_losses
 from erase.classification.heads import grow_head, with_smaller_head
 from erase.classification.images import Batch
 from erase.classification.losses import ForgetLoss, RetainLoss
 from erase.classification.masks import Mask, Masked, NoMask
 from erase.classification.material import Material
 from erase.classification.models import ModelSettings, make_model, save_classifier
+from erase.classification.networks import WRAPPER
 from erase.classification.splits import Splits
 from erase.classification.starts import Start, Trained
 from erase.errors import UserError, refuse
@@ -91,7 +92,7 @@ class UnlearningTask:
     @property
     def blocks(self) -> list[str]:
         """Each trainable parameter's part of the network, such as ``layer3`` or ``fc``."""
-        return [name.removeprefix("network.").split(".")[0] for name in self._trainable]
+        return [name.removeprefix(WRAPPER).split(".")[0] for name in self._trainable]
 
     @property
     def buffers(self) -> dict[str, Tensor]:
@@ -143,11 +144,7 @@ class UnlearningTask:
     def _problems(self, mask: Mask) -> Iterator[str]:
         if isinstance(self.parameters, LoRA):
             yield "parameters.name: lora is made for diffusion models; choose full for a classifier"
-        name = self.forget_loss.name
-        if self.forget_loss.extra_class and self.retain_loss.needs_original:
-            yield f"retain_loss.name: {self.retain_loss.name} needs the original's answers, which lack {name}'s class"
-        if self.forget_loss.extra_class and not isinstance(mask, NoMask):
-            yield f"mask.name: {mask.name} is of the original's parameters, to which {name} adds; choose none"
+        yield from unfit_losses(self.forget_loss, self.retain_loss, mask)
         yield from unfit(self.model, self.splits, self.device)
 
     def _fresh(self, purpose: str) -> nn.Module:

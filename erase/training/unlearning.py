@@ -17,9 +17,10 @@ from torch import nn
 from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
 from erase.classification.fit import batch_norm_problems, unfit
 from erase.classification.masks import hash_weights
-from erase.classification.models import make_model
+from erase.classification.models import head, make_model
 from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
+from erase.classification.starts import Trim
 from erase.classification.task import UnlearningTask
 from erase.config import dump
 from erase.errors import UserError, refuse
@@ -81,6 +82,8 @@ def unlearn(run: UnlearningRun) -> UnlearningCounts:
     accelerator = begin(run)
     with accelerator.main_process_first():
         splits = make_splits(run.data, run.forget, run.split_seed)
+    if needs_original(run):
+        check_model(run, *with_model(run, splits))
     counts = learn(run, with_original(run, splits, accelerator.num_processes), splits, accelerator)
     disconnect(accelerator)
     return counts
@@ -99,7 +102,7 @@ def begin(run: UnlearningRun) -> Accelerator:
 
 def learn(run: UnlearningRun, first: UnlearningRun, splits: Splits, accelerator: Accelerator) -> UnlearningCounts:
     """The run itself; ``first`` names the weights that it begins with."""
-    model, splits = build_model(first, splits), as_shown(first, splits)
+    model, splits = with_model(first, splits)
     refuse(unfit_batch_norm(run, model))
     weights = hash_weights(model)
     model.to(accelerator.device)
@@ -111,7 +114,7 @@ def learn(run: UnlearningRun, first: UnlearningRun, splits: Splits, accelerator:
     cost = training.train()
     counts = UnlearningCounts(cost.gradient_evaluations, cost.model_evaluations, before + cost.seconds)
     if accelerator.is_main_process:
-        made = describe(run, splits, task, counts, accelerator)
+        made = {**describe(run, splits, task, counts, accelerator), **begun}
         write_result(run.output_dir, partial(save, task, splits), made)
     end_training(training)
     return counts
@@ -171,6 +174,21 @@ def build_model(run: UnlearningRun, splits: Splits) -> nn.Module:
     return model
 
 
+def with_model(run: UnlearningRun, splits: Splits) -> tuple[nn.Module, Splits]:
+    """The classifier, and the splits as it is shown them."""
+    return build_model(run, splits), as_shown(run, splits)
+
+
+def check_model(run: UnlearningRun, model: nn.Module, splits: Splits) -> None:
+    """Refuses a network that the data, batch norm, start or forget loss do not go with, before anything is trained."""
+    problems, movable = [*unfit(model, splits), *unfit_batch_norm(run, model)], run.parameters.select(model)
+    if isinstance(run.start, Trim):
+        problems += run.start.problems(movable)
+    if run.forget_loss.extra_class and not isinstance(run.update, RetainOnly):
+        head(model)
+    refuse(problems)
+
+
 def as_shown(run: UnlearningRun, splits: Splits) -> Splits:
     """The splits with their pictures normalised as the run's checkpoint knows them."""
     return replace(splits, normalise=checkpoint_normalise(run.model, splits.normalise))
@@ -217,9 +235,8 @@ def unfit_batch_norm(run: UnlearningRun, model: nn.Module) -> Iterator[str]:
 def plan_unlearning(run: UnlearningRun) -> str:
     """``--dry_run``: what would be trained on what; zero matched parameters are an error."""
     check_unlearning(run)
-    splits = make_splits(run.data, run.forget, run.split_seed)
-    model, splits = build_model(run, splits), as_shown(run, splits)
-    refuse([*unfit(model, splits), *unfit_batch_norm(run, model)])
+    model, splits = with_model(run, make_splits(run.data, run.forget, run.split_seed))
+    check_model(run, model, splits)
     total = sum(p.numel() for p in model.parameters())
     trainable = run.parameters.select(model)
     examples = run.train_batch_size * run.gradient_accumulation_steps

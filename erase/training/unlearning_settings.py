@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erase.classification.fit import unfit_losses
 from erase.classification.losses import CrossEntropy, ForgetLoss, GradientAscent, RetainLoss
+from erase.classification.masks import FILE as MASK_FILE
 from erase.classification.masks import Mask, NoMask
 from erase.classification.models import ModelSettings
 from erase.classification.splits import Data, Forget
@@ -19,7 +21,7 @@ from erase.parameters import LoRA
 from erase.training.launch import check_overwriting, check_training
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on
-from erase.updates import RetainOnly
+from erase.updates import ForgetOnly, RetainOnly
 
 UNSCALED = ("saliency", "fisher_ratio", "influence_unlearning", "selective_dampening", "trim", "boundary_shrink")
 """Masks, starts and losses that take gradients of their own."""
@@ -92,9 +94,11 @@ def check_unlearning(run: UnlearningRun) -> None:
         problems.append(f"learn_from: all trains an original, with update.name retain_only; found {run.update.name}")
     if run.max_train_steps == 0 and isinstance(run.start, Scratch):
         problems.append("max_train_steps: found 0; scratch weights that are not trained are no classifier")
+    if run.max_train_steps == 0 and isinstance(run.start, Trained):
+        problems.append("max_train_steps: found 0 with start.name trained: nothing would be forgotten; give steps")
     if isinstance(run.parameters, LoRA):
         problems.append("parameters.name: lora is for diffusers' models; found it with task classification; use full")
-    refuse([*problems, *unsuited(run)])
+    refuse([*problems, *unsuited(run), *mismatched(run)])
 
 
 def unsuited(run: UnlearningRun) -> Iterator[str]:
@@ -120,6 +124,24 @@ def unsuited(run: UnlearningRun) -> Iterator[str]:
     for key, name in alone.items():
         if run.mixed_precision == "fp16" and name in UNSCALED:
             yield f"mixed_precision: {key} {name} takes gradients that fp16 would need to scale; use bf16 or no"
+
+
+def mismatched(run: UnlearningRun) -> Iterator[str]:
+    """What of losses, mask and update rule does not go together."""
+    if not isinstance(run.update, RetainOnly):
+        yield from unfit_losses(run.forget_loss, run.retain_loss, run.mask)
+    if isinstance(run.update, ForgetOnly) and run.start.name == "trained" and stands_still(run):
+        yield (
+            "forget_loss.name: teacher_divergence has no gradient where the network is the original, which with "
+            "update.name forget_only it stays; choose another rule, such as alternating_steps"
+        )
+    if (file := getattr(run.mask, "file", None)) is not None and not file.is_file():
+        yield f"mask.file: {file} is not there; give the {MASK_FILE} of an earlier run, or leave it out"
+
+
+def stands_still(run: UnlearningRun) -> bool:
+    """Whether the forget loss has no slope at the original's weights, seen through the same statistics."""
+    return run.forget_loss.name == "teacher_divergence" and run.batch_norm == "frozen"
 
 
 def inputs_of(run: UnlearningRun) -> dict[str, object]:

@@ -154,6 +154,7 @@ def test_a_retrained_classifier_is_refused_as_the_original(config: Path, tmp_pat
     assert not (tmp_path / "other").exists()
 
 
+EXPAND, MOST = ["--forget_loss.name", "boundary_expand"], ["--update.name", "forget_only"]
 BRIEF = ["--original.max_train_steps", "6", "--original.train_batch_size", "8", "--max_train_steps", "1"]
 
 
@@ -233,6 +234,16 @@ def test_what_data_and_network_do_not_allow_is_told_in_words(
     [
         (["--learn_from", "all"], "learn_from: all trains an original"),
         (["--max_train_steps", "0", "--start.name", "scratch"], "max_train_steps: found 0"),
+        (["--max_train_steps", "0"], "max_train_steps: found 0 with start.name trained: nothing would be forgotten"),
+        (
+            [*EXPAND, "--retain_loss.name", "distillation"],
+            "retain_loss.name: distillation needs the original",
+        ),
+        ([*EXPAND, "--mask.name", "saliency"], "mask.name: saliency is of the original's parameters"),
+        (["--mask", "{name: saliency, file: no.safetensors}"], "mask.file: no.safetensors is not there"),
+        ([*MOST, "--forget_loss.name", "teacher_divergence"], "forget_loss.name: teacher_divergence has no gradient"),
+        (["--start", "{name: trim, layers: [conv9]}"], "start.layers: found 'conv9'"),
+        (["--parameters.name", "cross_attention"], "parameters.name: cross_attention"),
         (["--parameters.name", "lora"], "parameters.name: lora is for diffusers' models"),
         (["--forget", "{name: classes, labels: [eight]}"], "forget.labels.0: found 'eight'"),
         (["--forget_los.name", "uniform"], "did you mean forget_loss?"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import ViTConfig, ViTForImageClassification
 
 from erase.classification.images import Normalise
@@ -82,7 +82,7 @@ def test_a_shadow_model_that_diverges_is_left_out_and_costs_no_results(
     assert go(monkeypatch, "--shadow_models", "3") == 0
     shadows = json.loads((tmp_path / "run" / "results.json").read_text())["shadows"]
     assert shadows["models"] == {"asked": 3, "diverged": 1}
-    assert [shadows[attack]["models"] for attack in ("RMIA", "U-LiRA", "challenge")] == [3, 3, 3]
+    assert [shadows[attack]["models"] for attack in ("RMIA", "U-LiRA", "challenge")] == [2, 3, 3]
 
 
 @pytest.mark.slow
@@ -124,6 +124,40 @@ def test_only_the_run_s_own_model_is_taken_for_it(tmp_path: Path) -> None:
     assert not is_made(settings(listed, "overwrite=true"))
     unlearn(settings(listed, "overwrite=true"))
     assert is_made(settings(listed))
+
+
+@pytest.mark.slow
+def test_attacks_that_are_there_are_kept_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stamps() -> list[int]:
+        return [file.stat().st_mtime_ns for file in sorted(tmp_path.glob("run/**/model.safetensors"))]
+
+    def attacks() -> object:
+        return json.loads((tmp_path / "run" / "results.json").read_text())["shadows"]
+
+    assert go(monkeypatch, "--shadow_models", "2") == 0
+    made, found = stamps(), attacks()
+    assert len(made) == 3 and found
+    assert go(monkeypatch) == 0
+    assert (stamps(), attacks()) == (made, found)
+    monkeypatch.setattr(unlearn_class, "ulira", None)  # what is there is not worked out again
+    assert go(monkeypatch, "--shadow_models", "2") == 0
+    monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_a_run_is_not_taken_for_one_that_began_with_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = settings()
+    original = train_from_scratch(run, make_splits(run.data, run.forget, 0), "all")
+    shutil.copy(original / "model.safetensors", tmp_path / "original.safetensors")
+    assert go(monkeypatch, "--model.checkpoint", "original.safetensors") == 0
+    assert go(monkeypatch, "--model.checkpoint", "original.safetensors") == 0
+    other = load_file(tmp_path / "original.safetensors")
+    save_file({name: 1.5 * tensor for name, tensor in other.items()}, tmp_path / "original.safetensors")
+    capsys.readouterr()
+    assert go(monkeypatch, "--model.checkpoint", "original.safetensors") == 2
+    assert "model.checkpoint: original.safetensors holds other weights than then" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -180,7 +214,7 @@ def test_a_transformers_model_is_the_original_as_it_is_or_trained_to_be(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--shadow_models", "1"], "shadow_models: found 1; RMIA takes one, U-LiRA"),
+        (["--shadow_models", "1"], "shadow_models: found 1; RMIA, U-LiRA and"),
         (["--shadow_models", "-2"], "give 2 or more, or 0 for none"),
         (["--shadow_models", "2", "--model.checkpoint", "a.safetensors"], "found 2 beside model.checkpoint"),
         (["--shadow_models", "2", "--mask", "{name: saliency, file: a.safetensors}"], "found 2 beside mask.file"),

@@ -74,7 +74,7 @@ class HubImages:
         """``[n, 3, h, w]``; a sample's id is its split and its row."""
         known = ALIASES.get(self.dataset)
         train, classes = self._read(self.train_split, known, None)
-        if known and len(classes) != known.classes:
+        if known and self.label in (None, known.label) and len(classes) != known.classes:
             raise UserError(f"data.dataset: {known.id} should have {known.classes} classes; found {len(classes)}")
         test_split = self.test_split or (known.test_split if known else self._find_test())
         test = None if test_split is None else self._read(test_split, known, classes)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -10,8 +11,9 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from erase.classification.material import Material, largest
+from erase.classification.networks import WRAPPER
 from erase.components import STRICT
-from erase.errors import UserError
+from erase.errors import UserError, refuse
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -34,23 +36,30 @@ class Trim:
 
     def __call__(self, model: nn.Module, material: Material) -> None:
         """In place; a layer that is not there, or does not move, is refused."""
+        refuse(self.problems(material.parameters))
         chosen = {name: p for name, p in material.parameters.items() if not self.layers or self._inside(name)}
-        for layer in self.layers:
-            if not any(_is_within(name, layer) for name in chosen):
-                known = dict.fromkeys(name.split(".")[0] for name in material.parameters)
-                raise UserError(
-                    f"start.layers: found {layer!r}, which no trained parameter lies in; {', '.join(known)}"
-                )
         slopes = material.gradient_sum(model, material.splits.forget)
         marked = largest({name: (slopes[name] * p.detach()).abs() for name, p in chosen.items()}, self.share)
+        if not any(entries.any() for entries in marked.values()):
+            count = sum(p.numel() for p in chosen.values())
+            raise UserError(f"start.share: found {self.share:g}, which of {count} entries is none; give more")
         fresh = dict(material.fresh("trim").named_parameters())
         with torch.no_grad():
             for name, p in chosen.items():
                 p.copy_(torch.where(marked[name], fresh[name].to(p.device), p))
+
+    def problems(self, parameters: Iterable[str]) -> Iterator[str]:
+        """The layers in which none of these parameters lies, by their names."""
+        names = list(parameters)
+        for layer in self.layers:
+            if not any(_is_within(name, layer) for name in names):
+                known = dict.fromkeys(name.removeprefix(WRAPPER).split(".")[0] for name in names)
+                yield f"start.layers: found {layer!r}, which no trained parameter lies in; {', '.join(known)}"
 
     def _inside(self, name: str) -> bool:
         return any(_is_within(name, layer) for layer in self.layers)
 
 
 def _is_within(name: str, layer: str) -> bool:
-    return f"{name}.".startswith(f"{layer}.")
+    """Whether a parameter is the layer's, whose name may leave out that of the wrapper."""
+    return any(f"{known}.".startswith(f"{layer}.") for known in (name, name.removeprefix(WRAPPER)))

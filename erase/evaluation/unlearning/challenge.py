@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ BUFFER = 2.0
 PEAKED = 0.01
 """Ranges of a smaller ratio are told apart without looking."""
 BUCKET = 0.5
+ALIKE = 200
+"""Samples that chance is taken of."""
 FEWEST = 3
 """Models of each kind: of two, ceil(log(2 - 1)) = 0 leaves no bucket, and every score would be 0."""
 
@@ -32,8 +35,8 @@ FEWEST = 3
 class ChallengeScore:
     """Forgetting quality and what it comes to with utility: higher is better, and no method comes near 1.
 
-    Epsilons are the worst of many thresholds, so retraining scored against more retraining gets about 0.2 (Gaussian
-    margins, 8 to 512 models): that is what to compare with.
+    Epsilons are the worst of many thresholds, so retraining scored against more retraining does not get 1 but
+    ``chance``: that is what to compare with.
     """
 
     forgetting: float
@@ -45,6 +48,8 @@ class ChallengeScore:
     undecided: int
     """Samples at which every threshold was dropped; their epsilon is 0."""
     models: int
+    chance: float
+    """What as many Gaussian margins of either kind get where both are alike: about 0.4 of 3, 0.2 of 8 or more."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -71,7 +76,15 @@ def challenge_score(
     epsilons = [value or 0.0 for value in seen]
     quality = float(np.mean([points(value, len(unlearned)) for value in epsilons]))
     utility = retain[0] / retain[1] * test[0] / test[1]
-    return ChallengeScore(quality, quality * utility, tuple(epsilons), seen.count(None), len(unlearned))
+    count = len(unlearned)
+    return ChallengeScore(quality, quality * utility, tuple(epsilons), seen.count(None), count, chance(count))
+
+
+@cache
+def chance(models: int) -> float:
+    """F of Gaussian margins, ``models`` of either kind from one distribution; the mean over ``ALIKE`` samples."""
+    drawn = np.random.default_rng(0).standard_normal((2, models, ALIKE))
+    return float(np.mean([points(epsilon(*drawn[:, :, sample]) or 0.0, models) for sample in range(ALIKE)]))
 
 
 def points(value: float, models: int) -> float:

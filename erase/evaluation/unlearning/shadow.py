@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ class ShadowAttack:
     """Percent: how often a case of the first kind scores above one of the second."""
     models: int
     """Reference models, or shadow models of each kind."""
+    retrained_accuracy: float | None = None
+    """What a retrained model in the unlearned one's place gets; ``None`` where that is 50 by construction."""
+    retrained_auc: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,7 +49,7 @@ def rmia_scores(target: Array, references: Array) -> Array:
 
 
 def rmia(forget: Array, test: Array, forget_references: Array, test_references: Array) -> ShadowAttack:
-    """RMIA (Zarifzadeh et al. 2024) in the offline form that unlearning studies use: D_f against the test set.
+    """RMIA (Zarifzadeh et al. 2024) in the offline form that unlearning studies use: D_f against unseen samples.
 
     The references are trained on D_r alone. A sample scores as :func:`rmia_scores` says; comparing it with a population
     sample by sample, as the paper does, orders samples alike. All arguments are log-confidences: ``[n_f]``, ``[n_t]``
@@ -54,7 +58,8 @@ def rmia(forget: Array, test: Array, forget_references: Array, test_references: 
     scores = rmia_scores(forget, forget_references), rmia_scores(test, test_references)
     direction = (
         "mean of the shares of forget and of test samples told apart, at the threshold that is best for these very "
-        "samples: chance is a little above 50. AUC 50 is chance: as unknown as the test set"
+        "samples: chance is a little above 50. AUC 50: as unknown as what it is compared with; where that is not drawn "
+        "as the forgotten samples were, retraining is not at 50 either, see retrained_auc"
     )
     members, found = np.repeat([1, 0], [len(forget), len(test)]), np.concatenate(scores)
     return ShadowAttack(
@@ -64,6 +69,34 @@ def rmia(forget: Array, test: Array, forget_references: Array, test_references: 
         _best_balanced_accuracy(members, found),
         100 * float(roc_auc_score(members, found)),
         len(forget_references),
+    )
+
+
+def rmia_beside_retraining(forget: Array, test: Array, forget_retrained: Array, test_retrained: Array) -> ShadowAttack:
+    """:func:`rmia` of the unlearned model, and of retrained ones in its place.
+
+    Each of the k retrained models is left out of the references in turn, and attacked by the k - 1 others; so is the
+    unlearned model, by the same. Means over the k, of as many references, so that they compare: what is flipped, or of
+    a class that no test sample is of, is told apart from the test set after perfect unlearning, too.
+
+    Args:
+        forget: ``[n_f]`` log-confidences of the unlearned model.
+        test: ``[n_t]`` the same of samples that no model was trained on.
+        forget_retrained: ``[k, n_f]`` of k retrained models; 2 or more.
+        test_retrained: ``[k, n_t]``
+    """
+    pairs = list(zip(forget_retrained, test_retrained, strict=True))
+    if len(pairs) < 2:
+        raise UserError(f"shadow models: found {len(pairs)} retrained; one is attacked by the others; give 2 or more")
+    others = [[np.delete(of, left, axis=0) for of in (forget_retrained, test_retrained)] for left in range(len(pairs))]
+    found = [rmia(forget, test, *references) for references in others]
+    without = [rmia(*pair, *references) for pair, references in zip(pairs, others, strict=True)]
+    return replace(
+        found[0],
+        accuracy=fmean(attack.accuracy for attack in found),
+        auc=fmean(attack.auc for attack in found),
+        retrained_accuracy=fmean(attack.accuracy for attack in without),
+        retrained_auc=fmean(attack.auc for attack in without),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,22 @@ def test_columns_can_be_named(tmp_path: Path, cache: None) -> None:
         HubImages(dataset=name).load(0)
     with pytest.raises(UserError, match=r"data.label: .* has no column 'rough'; it has a, b, fine, coarse"):
         HubImages(dataset=name, image="a", label="rough").load(0)
+
+
+def test_another_label_column_of_a_short_name_has_classes_of_its_own(
+    tmp_path: Path, cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFAR-100 has 20 coarse labels, too; only of its fine ones there must be 100."""
+    columns = {"img": [noise(0), noise(1)], "fine_label": [0, 1], "coarse_label": [1, 0]}
+    kinds = {"img": datasets.Image(), "fine_label": NAMES, "coarse_label": NAMES}
+    for split in ("train", "test"):
+        write(tmp_path / "set", split, columns, kinds)
+        columns = {**columns, "img": [noise(2), noise(3)]}
+    name = str(tmp_path / "set")
+    monkeypatch.setitem(ALIASES, "cifar100", replace(ALIASES["cifar100"], id=name))
+    assert len(HubImages(dataset="cifar100", label="coarse_label").load(0).classes) == 3
+    with pytest.raises(UserError, match="should have 100 classes; found 3"):
+        HubImages(dataset="cifar100", label="fine_label").load(0)
 
 
 @pytest.mark.parametrize(

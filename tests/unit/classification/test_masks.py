@@ -126,6 +126,11 @@ def test_fisher_ratio_by_hand() -> None:
         np.testing.assert_array_equal(found.numpy(), forget / keep >= threshold)
 
 
+def test_a_mask_that_lets_nothing_move_is_refused() -> None:
+    with pytest.raises(UserError, match=r"mask: found .*'share': 0.0001.*, which lets none of the entries move"):
+        task_with(Saliency(share=1e-4))
+
+
 def test_exact_lur_is_lur_of_the_entries_that_move() -> None:
     """The Hessian-vector product too is masked: with what is held as constants, it is the same step."""
     task = make_task(mask=Saliency(share=0.5))

@@ -102,15 +102,30 @@ def test_a_layer_that_is_not_there_is_refused(layer: str) -> None:
         trimmed(layers=("fc", layer))
 
 
+def test_a_layer_of_a_transformers_network_is_named_as_the_log_names_it() -> None:
+    """Its parameters lie in a wrapper, whose name may be said or left out."""
+    parameters = ["network.classifier.weight", "network.vit.embeddings.cls_token"]
+    assert not [*Trim(layers=("classifier", "network.vit", "vit.embeddings")).problems(parameters)]
+    assert [*Trim(layers=("fc",)).problems(parameters)] == [
+        "start.layers: found 'fc', which no trained parameter lies in; classifier, vit"
+    ]
+
+
+def test_a_share_that_is_no_entry_is_refused() -> None:
+    with pytest.raises(UserError, match=r"start.share: found 0.001, which of 39 entries is none"):
+        make_task(model=two_layers(), start=Trim(share=1e-3, layers=("fc",)), fresh=two_layers)
+
+
 def test_a_start_counts_what_it_evaluates() -> None:
     assert make_task().evaluations == 0
-    assert make_task(start=Trim()).evaluations == 4
+    assert make_task(start=Trim(share=0.5)).evaluations == 4
     assert make_task(start=Scratch()).evaluations == 0
 
 
 def test_a_start_leaves_no_gradient_behind() -> None:
     for kind in STARTS.values():
-        assert all(p.grad is None for p in make_task(start=kind()).trainable.values())
+        start = kind(share=0.5) if kind is Trim else kind()
+        assert all(p.grad is None for p in make_task(start=start).trainable.values())
 
 
 def test_the_table_finds_each_start_under_its_own_name() -> None:

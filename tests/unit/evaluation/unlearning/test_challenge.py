@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from erase.errors import UserError
-from erase.evaluation.unlearning.challenge import CAP, DELTA, challenge_score, epsilon, points
+from erase.evaluation.unlearning.challenge import CAP, DELTA, challenge_score, chance, epsilon, points
 
 LOWER, HIGHER = np.array([0.0, 1.0, 2.0, 3.0]), np.array([2.0, 3.0, 4.0, 5.0])
 LOG_3 = math.log(0.75 - DELTA) - math.log(0.25)
@@ -122,6 +122,18 @@ def test_more_retraining_scores_a_fifth_and_what_is_far_off_next_to_nothing() ->
     scores = [challenge_score(side, retrained, (100, 100), (95, 95)).final for side in (own, far)]
     assert scores[0] == pytest.approx(0.2, abs=0.05)
     assert scores[1] < 0.03
+
+
+@pytest.mark.parametrize("models", [3, 8])
+def test_chance_is_what_retraining_gets_against_retraining_with_as_few_models(models: int) -> None:
+    random = np.random.default_rng(7)
+    own, other = random.normal(2.0, 3.0, size=(2, models, 200))
+    found = challenge_score(own, other, (100, 100), (95, 95))
+    assert found.chance == pytest.approx(found.final, abs=0.08)
+
+
+def test_three_models_get_more_by_chance_than_eight() -> None:
+    assert chance(3) > chance(8) + 0.1
 
 
 def test_too_few_models_are_refused() -> None:

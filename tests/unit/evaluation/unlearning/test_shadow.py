@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
 from erase.errors import UserError
-from erase.evaluation.unlearning.shadow import rmia, rmia_scores, ulira
+from erase.evaluation.unlearning.shadow import rmia, rmia_beside_retraining, rmia_scores, ulira
 
 RANDOM = np.random.default_rng(0)
 
@@ -52,6 +52,39 @@ def test_comparing_with_a_population_tells_members_apart_as_the_ratio_alone_does
 def test_rmia_of_a_target_that_is_its_reference_is_at_chance() -> None:
     forget, test = -RANDOM.exponential(size=30), -RANDOM.exponential(size=50)
     assert rmia(forget, test, forget[None], test[None]).auc == pytest.approx(50)
+
+
+def test_rmia_of_what_no_test_sample_is_like_compares_with_retraining_and_not_with_50() -> None:
+    """A forgotten class lies far from the test set: retraining is not at 50, nor is unlearning that is as good.
+
+    A model that still knows the class is told apart by far more.
+    """
+    random = np.random.default_rng(3)
+
+    def models(center: float, count: int, samples: int) -> np.ndarray:
+        return -np.logaddexp(0, -random.normal(center, 2.0, size=(count, samples)))  # log-confidences of margins
+
+    forget, test = models(-6, 4, 400), models(7, 4, 600)
+    good = rmia_beside_retraining(models(-6, 1, 400)[0], models(7, 1, 600)[0], forget, test)
+    assert good.retrained_auc is not None and good.retrained_accuracy is not None
+    assert good.retrained_auc < 45
+    assert good.auc == pytest.approx(good.retrained_auc, abs=5)
+    assert good.accuracy == pytest.approx(good.retrained_accuracy, abs=5)
+    kept = rmia_beside_retraining(models(5, 1, 400)[0], models(7, 1, 600)[0], forget, test)
+    assert kept.auc > good.auc + 40
+    assert (kept.retrained_auc, kept.models) == (good.retrained_auc, 3)
+
+
+def test_rmia_beside_retraining_leaves_each_out_in_turn() -> None:
+    forget, test = -RANDOM.exponential(size=(2, 30)), -RANDOM.exponential(size=(2, 50))
+    own = -RANDOM.exponential(size=30), -RANDOM.exponential(size=50)
+    found = rmia_beside_retraining(*own, forget, test)
+    by_hand = [rmia(*own, forget[1 - left][None], test[1 - left][None]).auc for left in (0, 1)]
+    assert found.auc == pytest.approx(np.mean(by_hand))
+    swapped = [rmia(forget[i], test[i], forget[1 - i][None], test[1 - i][None]).auc for i in (0, 1)]
+    assert found.retrained_auc == pytest.approx(np.mean(swapped))
+    with pytest.raises(UserError, match="found 1 retrained"):
+        rmia_beside_retraining(*own, forget[:1], test[:1])
 
 
 @pytest.mark.parametrize("sizes", [(129, 360), (360, 129)])
