@@ -116,6 +116,15 @@ def with_labels(name: str, loss: str, chained: int, alternating: int, others: in
     }
 
 
+def repaired(config: str, rule: str, steps: int, retain: tuple[int, int, int]) -> Method:
+    """A rule with random labels, and after each of its steps some that only retain, whose number is searched.
+
+    LUR's first two steps look for alpha, so it has more than two whatever the number.
+    """
+    changed = (f"update={{name: alternating_steps, rule: {rule}}}", RANDOM, f"{STEPS}={steps}")
+    return Method(config, RETAIN_STEPS, retain, changed)
+
+
 METHODS: dict[str, Method] = {
     "finetune": Method("digits_finetune", STEPS, (30, 15, 8)),
     "gradient_ascent": Method("digits_gradient_ascent", STEPS, (15, 5, 30)),
@@ -140,6 +149,10 @@ METHODS: dict[str, Method] = {
     "lur alternating, trim": lur("alternating", f"{STEPS}=13", config="digits_lur_trim"),
     **with_labels("random labels", RANDOM, chained=10, alternating=13, others=15),
     **with_labels("nearest labels", NEAREST, chained=7, alternating=8, others=10),
+    "lur chained, repaired": repaired("digits_random10", "{name: lur, mode: chained}", 18, (3, 2, 4)),
+    "lur nash, repaired": repaired("digits_munba", "{name: lur, mode: chained, combine: nash}", 18, (3, 2, 4)),
+    "weighted_sum, repaired": repaired("digits_random10", "weighted_sum", 24, (5, 3, 11)),
+    "munba, repaired": repaired("digits_munba", "nash", 24, (5, 3, 11)),
 }
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, those of nearest labels included: a tenth of retraining's 300, and
