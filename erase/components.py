@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 """No unknown key, no infinite number; a field's meaning is the description beside it."""
@@ -26,5 +26,5 @@ def _expanded_name(name: str) -> str:
     return str(_expanded(Path(name))) if name.startswith("~") else name
 
 
-Name = Annotated[str, AfterValidator(_expanded_name)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_expanded_name)]
 """A file or folder, or a name that is none, such as a Hub id; `~` at its beginning is the home folder."""

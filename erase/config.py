@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
@@ -18,6 +18,8 @@ from erase.errors import UserError
 SECRET = re.compile("token|password|secret|api_?key", re.IGNORECASE)
 """Keys whose value no message repeats: none is a setting of ours."""
 
+KIND = re.compile(r"[a-z]+\[.*\]$")
+"""What pydantic calls the kinds of value that a key may have, such as `tuple[str, ...]`: no key of the user's."""
 Settings = TypeVar("Settings")
 Tree = dict[str, Any]
 Schema = Mapping[str, Any]
@@ -73,6 +75,7 @@ def merge(tree: Tree, overrides: Iterable[str]) -> Tree:
         raise UserError(f"the configuration cannot be changed as asked: {error}") from None
     for key, value in pairs:
         try:
+            _make_room(config, key)
             OmegaConf.update(config, key, value, merge=False)
         except (OmegaConfBaseException, TypeError, ValueError) as error:
             raise UserError(f"--{key}: cannot be set to {value!r}: {error}") from None
@@ -84,6 +87,19 @@ def _drop_former_components(config: Any, pairs: Sequence[tuple[str, Any]]) -> No
     for key, value in pairs:
         if key.endswith(".name") and OmegaConf.select(config, key) not in (None, value):
             OmegaConf.update(config, key.removesuffix(".name"), {"name": value}, merge=False)
+
+
+def _make_room(config: Any, key: str) -> None:
+    """Adds an entry to a list where a key names the one after its last."""
+    for part in key.split("."):
+        if isinstance(config, ListConfig) and part.isdecimal():
+            if int(part) > len(config):
+                raise UserError(f"--{key}: the list has {len(config)} entries, so the next one is {len(config)}")
+            if int(part) == len(config):
+                config.append({})
+            config = config[int(part)]
+        else:
+            config = config.get(part) if isinstance(config, DictConfig) else None
 
 
 def split(override: str) -> tuple[str, Any]:
@@ -108,7 +124,17 @@ def build(cls: type[Settings], tree: Mapping[str, Any]) -> Settings:
     try:
         return adapter.validate_python(tree)
     except ValidationError as error:
-        raise UserError(*(_explain(problem, tree, schema) for problem in error.errors())) from None
+        raise UserError(*(_explain(problem, tree, schema) for problem in _roots(error.errors()))) from None
+
+
+def _roots(problems: Sequence[Any]) -> list[Any]:
+    """Without lists that are too short because an entry of theirs is wrong."""
+    places = [problem["loc"] for problem in problems]
+    return [p for p in problems if p["type"] != "too_short" or not any(_lies_in(place, p["loc"]) for place in places)]
+
+
+def _lies_in(place: Sequence[str | int], block: Sequence[str | int]) -> bool:
+    return len(place) > len(block) and place[: len(block)] == block
 
 
 def resolve(schema: Schema, definitions: Schema) -> Schema:
@@ -244,7 +270,7 @@ def _location(parts: Sequence[str | int], tree: object) -> list[str]:
     for index, part in enumerate(parts):
         here = (isinstance(tree, Mapping) and part in tree) or (isinstance(tree, list) and isinstance(part, int))
         names_choice = isinstance(tree, Mapping) and tree.get("name") == part
-        if here or (index == len(parts) - 1 and not names_choice):
+        if here or (index == len(parts) - 1 and not names_choice and not KIND.match(str(part))):
             path.append(str(part))
             tree = tree[part] if here else None  # type: ignore[index]
     return path

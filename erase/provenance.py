@@ -91,6 +91,12 @@ def hash_folder(folder: Path) -> str:
 
 def check_writable(folder: Path, key: str) -> None:
     """Refuses a folder that could not be made or written to; ``key`` is the setting that names it."""
+    try:
+        os.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it is to be made, or its parent is told of below
+    except OSError as error:
+        raise UserError(f"{key}: {folder} cannot be a folder: {error.strerror}; give another") from None
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{key}: {folder} cannot be written: {there} is no folder that this user may write to")

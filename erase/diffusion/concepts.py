@@ -25,7 +25,7 @@ class Target:
     `Van Gogh`. The concept is then guided away from as its words change the prompt, c = p and n = the prompt without
     them in eps*(p) - eta [eps*(c) - eps*(n)]. Default: the vocabulary's way of leaving the concept out, if it has
     one"""
-    concept_prompt: str | None = None
+    concept_prompt: Annotated[str, Field(min_length=1)] | None = None
     """negative_guidance: the concept alone, to guide away from c = this against n = the empty prompt instead; default,
     where there is no neutral wording: the vocabulary's caption of the concept, else the concept's words"""
     synonyms: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from erase.diffusion.conditioning import Conditioning, encode_prompts
 from erase.diffusion.denoiser import make_denoiser
 from erase.diffusion.latents import LatentRequest, cached_latents, spread
 from erase.diffusion.pipelines import find_pipeline, load_pipeline, unknown_words, weighted_parts
-from erase.diffusion.prompts import TargetPrompts, names
+from erase.diffusion.prompts import TargetPrompts, names, words_of
 from erase.diffusion.settings import ErasureSettings, Plan
 from erase.errors import refuse
 from erase.provenance import hash_folder, hash_json
@@ -84,8 +84,8 @@ def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet:
     forget = _forget_examples(pool, plan.targets)
     data = {"wordings": hash_json([(t.concepts, t.baselines, t.anchors) for t in plan.targets])}
     if settings.retain.images is not None and settings.retain_loss.needs_images:
-        words = [word for target in settings.targets for word in (target.concept, *target.synonyms)]
-        retain, data["images"] = read_images(settings.retain.images, base.pipeline, words)
+        shows = {prompt for target in plan.targets for prompt in target.prompts}
+        retain, data["images"] = read_images(settings.retain.images, base.pipeline, words_of(settings.targets), shows)
         shown = retain
     else:
         prompts = spread(plan.retain, settings.latents.retain, seed)
@@ -105,13 +105,18 @@ def prepare(base: Base, settings: ErasureSettings, plan: Plan, seed: int, quiet:
     )
 
 
-def read_images(folder: Path, pipeline: Any, targets: Sequence[str]) -> tuple[Examples, str]:
-    """Captioned images to keep, and their hash; a caption with an unknown word, or of a target, is refused."""
+def read_images(
+    folder: Path, pipeline: Any, targets: Sequence[str], shows: Collection[str] = ()
+) -> tuple[Examples, str]:
+    """Captioned images to keep, and their hash; a caption with an unknown word, or of a target, is refused.
+
+    ``targets`` are the words of what is erased, ``shows`` the prompts that show it.
+    """
     examples, digest = captioned_images(folder, pipeline)
     refuse(
         f"retain.images: the caption {caption!r} names a target of this run; a target cannot be kept too"
         for caption in dict.fromkeys(examples.prompts)
-        if names(caption, targets)
+        if caption in shows or names(caption, targets)
     )
     refuse(
         f"retain.images: {caption!r} has a word that the model's tokenizer does not know; use words of its vocabulary"

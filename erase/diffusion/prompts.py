@@ -35,6 +35,11 @@ def names(text: str, words: Sequence[str]) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in words)
 
 
+def words_of(targets: Sequence[Target]) -> list[str]:
+    """What names one of the targets."""
+    return [word for target in targets for word in (target.concept, *target.synonyms)]
+
+
 def target_prompts(
     target: Target, key: str, vocabulary: Vocabulary | None, needs_anchor: bool, needs_direction: bool = True
 ) -> TargetPrompts:
@@ -78,7 +83,10 @@ def _listed_prompts(target: Target, key: str, words: Sequence[str]) -> tuple[str
         raise UserError(f"{key}.templates: {wrong[0]!r} must have {{}} once, where the concept goes")
     filled = [template.replace("{}", word) for template in target.templates for word in words]
     read = read_prompts(target.prompts_file, f"{key}.prompts_file") if target.prompts_file else []
-    return tuple(dict.fromkeys([*target.prompts, *read, *filled]))
+    found = dict.fromkeys([*target.prompts, *read, *filled])
+    if any(not prompt.strip() for prompt in found):
+        raise UserError(f"{key}.prompts: found an empty prompt, which shows no concept; leave it out")
+    return tuple(found)
 
 
 def _captions(target: Target, key: str, vocabulary: Vocabulary | None) -> tuple[str, ...]:
@@ -114,13 +122,12 @@ def _replaced(
 
 def retain_prompts(retain: Retain, targets: Sequence[Target], vocabulary: Vocabulary | None) -> tuple[str, ...]:
     """The prompts to keep; one that names a target is refused."""
-    words = [word for target in targets for word in (target.concept, *target.synonyms)]
+    words = words_of(targets)
     kept = _automatic(words, vocabulary, retain) if retain.prompts == "auto" else list(retain.prompts)
     kept += read_prompts(retain.prompts_file, "retain.prompts_file") if retain.prompts_file else []
     if not kept:
         raise UserError("retain.prompts: no prompts to keep; teacher_distillation needs one at least")
-    shown = {prompt for target in targets for prompt in target.prompts}
-    clash = [prompt for prompt in kept if prompt in shown or names(prompt, words)]
+    clash = [prompt for prompt in kept if names(prompt, words)]
     if clash:
         raise UserError(f"retain.prompts: {clash[0]!r} names a target of this run; a target cannot be kept too")
     return tuple(dict.fromkeys(kept))

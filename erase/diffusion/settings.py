@@ -17,7 +17,7 @@ from erase.components import STRICT, Name
 from erase.config import build, read_yaml
 from erase.diffusion.concepts import LatentSettings, Retain, Target
 from erase.diffusion.losses import FORGET_LOSSES, ForgetLoss, NegativeGuidance, RetainLoss, TeacherDistillation
-from erase.diffusion.prompts import TargetPrompts, retain_prompts, target_prompts
+from erase.diffusion.prompts import TargetPrompts, names, retain_prompts, target_prompts, words_of
 from erase.errors import UserError, collect
 from erase.vocabulary import Vocabulary
 
@@ -28,6 +28,8 @@ WORDINGS = {
     "anchor_prompt": "needs_anchor",
 }
 """A target's wordings beside its prompts, and what a forget loss says of itself that looks at them."""
+WITHOUT = ("neutral", "anchor", "anchor_prompt")
+"""Those that are to be without the concept."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -94,6 +96,16 @@ def idle_settings(settings: ErasureSettings) -> Iterator[str]:
                 )
     for index, target in enumerate(settings.targets):
         yield from idle_words(target, f"targets.{index}", settings.forget_loss)
+        yield from repeated_words(target, f"targets.{index}", settings)
+
+
+def repeated_words(target: Target, key: str, settings: ErasureSettings) -> Iterator[str]:
+    """Wordings that are to be without the concept, and name it, or another that is erased in the same run."""
+    words = words_of(settings.targets)
+    for name in WITHOUT:
+        value, is_looked_at = getattr(target, name), getattr(settings.forget_loss, WORDINGS[name])
+        if value is not None and is_looked_at and names(value, words):
+            yield f"{key}.{name}: {value!r} names a target of this run, which it is to be without; word it otherwise"
 
 
 def idle_words(target: Target, key: str, loss: ForgetLoss) -> Iterator[str]:
@@ -135,6 +147,12 @@ def make_plan(settings: ErasureSettings) -> Plan:
             problems.append(f"retain.images: {settings.retain.images} is no folder")
     else:
         retain = collect(problems, lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
+    problems += [
+        f"retain.prompts: {prompt!r} is one of targets.{index}'s, too; what is erased cannot be kept"
+        for index, target in enumerate(targets)
+        for prompt in retain or ()
+        if target is not None and prompt in target.prompts
+    ]
     if problems:
         raise UserError(*problems)
     return Plan(tuple(target for target in targets if target), retain or ())

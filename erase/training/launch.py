@@ -15,7 +15,7 @@ from accelerate.utils import ProjectConfiguration
 
 from erase.config import dump
 from erase.diffusion.settings import ErasureSettings
-from erase.errors import UserError, collect
+from erase.errors import UserError, collect, refuse
 from erase.protocols import Task
 from erase.provenance import describe_environment, hash_json
 from erase.training.checkpoint import check_identity, drop_after, find_checkpoint, read_state
@@ -24,7 +24,7 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR, AlternatingSteps, RetainOnly, key_of, rule_of
+from erase.updates import LUR, AlternatingSteps, RetainOnly, key_of, of_torchjd, rule_of
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -79,6 +79,15 @@ def precision_problems(run: TrainingSettings) -> Iterator[str]:
         yield f"compile: a compiled model cannot be differentiated twice, as {mode} does; leave it out"
 
 
+WITHOUT_EFFECT = {
+    "ACCELERATE_USE_DEEPSPEED": ("deepspeed", "to spread the weights, see configs/accelerate/fsdp.yaml"),
+    "ACCELERATE_USE_MEGATRON_LM": ("megatron_lm", "to spread the weights, see configs/accelerate/fsdp.yaml"),
+    "ACCELERATE_DYNAMO_BACKEND": ("dynamo_backend", "leave it out, and give --compile true"),
+    "FSDP_ACTIVATION_CHECKPOINTING": ("fsdp_activation_checkpointing", "give --gradient_checkpointing true"),
+}
+"""What accelerate sets for its own `prepare`, which wraps nothing here; and what does the same."""
+
+
 def launcher_problems(run: TrainingSettings) -> Iterator[str]:
     """What `accelerate launch`, or `accelerate config`, was told beside the settings, and would be without effect."""
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -88,6 +97,10 @@ def launcher_problems(run: TrainingSettings) -> Iterator[str]:
     if parts not in ("1", "auto", str(run.gradient_accumulation_steps)):
         found = f"found {run.gradient_accumulation_steps}, and {parts} by accelerate"
         yield f"gradient_accumulation_steps: {found}; give --gradient_accumulation_steps {parts}"
+    for variable, (what, remedy) in WITHOUT_EFFECT.items():
+        asked = os.environ.get(variable, "no").lower()
+        if asked not in ("", "0", "no", "false"):
+            yield f"{what}: found {asked} in accelerate's config, which is without effect here; {remedy}"
 
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -99,7 +112,13 @@ def autocast(run: TrainingSettings, device: torch.device) -> torch.autocast:
 
 
 def check_resume(run: TrainingSettings) -> None:
-    """Refuses a checkpoint that is damaged or whose settings differ."""
+    """Refuses a checkpoint that is damaged or whose settings differ, and a rule whose memory it does not hold."""
+    refuse(
+        f"{place}: {each.aggregator} remembers past steps, and no checkpoint holds that; a run with it is not resumed; "
+        "start it anew"
+        for place, each in of_torchjd(run.update).items()
+        if hasattr(each.module, "reset")
+    )
     folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
     then = read_state(folder)["identity"]
     total = run.train_batch_size * run.gradient_accumulation_steps * started_processes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ def check_output(
     folder: Path, overwrite: bool, resuming: bool, key: str = "output_dir", marker: str = FILE_NAME
 ) -> None:
     """Refuses a folder that a run must not write to; ``marker`` is what an earlier run would have left there."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"{key}: {folder} is a file; give a folder")
     check_writable(folder, key)
     if resuming or not folder.exists() or not any(folder.iterdir()):

@@ -11,7 +11,7 @@ from torch import nn
 from erase.protocols import Task
 from erase.sharded import refresh, shard
 from erase.training.settings import TrainingSettings
-from erase.updates import LUR, TorchJD, key_of, rule_of
+from erase.updates import LUR, key_of, of_torchjd, rule_of
 
 CONFIG = "configs/accelerate/fsdp.yaml"
 
@@ -37,9 +37,9 @@ def sharding_problems(run: TrainingSettings) -> Iterator[str]:
     rule, key = rule_of(run.update), key_of(run.update)
     if isinstance(rule, LUR) and rule.mode == "exact":
         yield f"{key}.mode: exact differentiates twice, which FSDP cannot; use chained"
-    for place, each in ((key, rule), (f"{key}.combine", rule.combine if isinstance(rule, LUR) else None)):
-        if isinstance(each, TorchJD) and not hasattr(each.module, "gramian_weighting"):
-            yield f"{place}.aggregator: {each.aggregator} looks at whole gradients, of which FSDP's processes have rows"
+    for place, each in of_torchjd(run.update).items():
+        if not hasattr(each.module, "gramian_weighting"):
+            yield f"{place}: {each.aggregator} looks at whole gradients, of which FSDP's processes have rows"
 
 
 def shard_task(task: Task, model: nn.Module) -> None:

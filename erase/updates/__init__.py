@@ -58,6 +58,13 @@ def key_of(update: Update) -> str:
     return "update" if rule_of(update) is update else "update.rule"
 
 
+def of_torchjd(update: Update) -> dict[str, TorchJD]:
+    """TorchJD's aggregators in a rule, by their keys."""
+    rule, key = rule_of(update), key_of(update)
+    parts = {key: rule, f"{key}.combine": rule.combine if isinstance(rule, LUR) else None}
+    return {f"{place}.aggregator": part for place, part in parts.items() if isinstance(part, TorchJD)}
+
+
 def label(update: Mapping[str, Any]) -> str:
     """A dumped rule's name, with those of the rules in it: "alternating_steps of lur with nash"."""
     rule, combine = update.get("rule"), update.get("combine") or {}
@@ -83,5 +90,6 @@ __all__ = [
     "WeightedSum",
     "key_of",
     "label",
+    "of_torchjd",
     "rule_of",
 ]

@@ -48,7 +48,7 @@ class TorchJD(GramRule):
     One that needs the Gram matrix alone gets it, in float64; another gets the whole Jacobian. Memory: two gradients, as
     a :class:`GramRule`; with the whole Jacobian, 5 (Mean) to 11 (ConFIG) more. What is drawn at random follows
     from the run's seed and the step. An aggregator that remembers past steps begins afresh at step 0, and a run with it
-    cannot be resumed bit for bit: no checkpoint holds its memory. Beware that TorchJD adds a small number to norms:
+    cannot be resumed: no checkpoint holds its memory. Beware that TorchJD adds a small number to norms:
     its UPGrad is the mean where squared norms are below 1e-4, and its CAGrad, MGDA and PCD stand still where one
     gradient vanishes. The rules of the same names here do neither, but MGDA, which must.
     """

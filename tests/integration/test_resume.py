@@ -197,6 +197,16 @@ def test_a_damaged_checkpoint_is_refused(
     assert listing(halfway) == before
 
 
+def test_a_rule_whose_memory_no_checkpoint_holds_is_not_resumed(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--output_dir", str(tmp_path / "new"), "--resume_from_checkpoint", "latest", "--update", "torchjd"]
+    assert train(place / "config.yaml", *arguments, "--update.aggregator", "PCD") == 2
+    assert "update.aggregator: PCD remembers past steps" in capsys.readouterr().err
+    assert train(place / "config.yaml", *arguments, "--update.aggregator", "UPGrad") == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wanted", ["latest", "nowhere"])
 def test_resuming_where_there_is_nothing_is_refused(
     place: Path, tmp_path: Path, wanted: str, capsys: pytest.CaptureFixture[str]

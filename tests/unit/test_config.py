@@ -295,7 +295,30 @@ def test_entries_with_gaps_are_no_list(keys: list[str]) -> None:
     assert problem.startswith("targets: found {") and "targets.0, targets.1, without gaps" in problem
 
 
-@pytest.mark.parametrize("override", ["targets.5.concept=circle", "targets.first.concept=circle", "note=${"])
+def test_the_entry_after_the_last_is_added_and_one_beyond_it_is_not() -> None:
+    assert settings("targets.2.concept=ring").targets[2] == Target("ring")
+    assert problems("targets.5.concept=circle") == (
+        "--targets.5.concept: the list has 2 entries, so the next one is 2",
+    )
+
+
+def test_a_wrong_entry_does_not_make_its_list_too_short() -> None:
+    """Of a list that must not be empty, a wrong entry leaves none; that is not said as well."""
+
+    @dataclass(frozen=True, config=STRICT)
+    class Filled:
+        updates: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+    def said(values: str) -> list[str]:
+        with pytest.raises(UserError) as caught:
+            load(Filled, None, [f"updates={values}"])
+        return [problem.split(";")[0] for problem in caught.value.problems]
+
+    assert said("[0]") == ["updates.0: found 0"]
+    assert said("[]") == ["updates: found []"]
+
+
+@pytest.mark.parametrize("override", ["targets.first.concept=circle", "note=${"])
 def test_an_override_that_cannot_be_set_is_named(override: str) -> None:
     (problem,) = problems(override)
     assert problem.startswith(f"--{override.partition('=')[0]}: cannot be set to")

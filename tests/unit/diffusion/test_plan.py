@@ -115,6 +115,32 @@ def test_anchors_are_made_where_the_loss_needs_them() -> None:
     assert target.anchors == tuple(prompt.replace("star", "circle") for prompt in target.prompts)
 
 
+def test_a_prompt_of_a_file_is_not_both_erased_and_kept(tmp_path: Path) -> None:
+    """It need not name the concept: such files describe scenes."""
+    file = csv(tmp_path, "prompt\na red ring\na person on a beach\n")
+    target = Target("nudity", concept_prompt="nudity", prompts_file=file)
+    found = problems(targets=(target,), retain=Retain(prompts=("a person on a beach", "a dog")), model="some/model")
+    assert found == ("retain.prompts: 'a person on a beach' is one of targets.0's, too; what is erased cannot be kept",)
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "value"),
+    [
+        (NegativeGuidance(), "neutral", "star"),
+        (NegativeGuidance(), "neutral", "a shape like a Comet"),
+        (NegativeGuidance(), "neutral", "circle"),
+        (AnchorRedirection(), "anchor", "red star"),
+        (AnchorRedirection(), "anchor_prompt", "a star"),
+    ],
+)
+def test_a_wording_without_the_concept_does_not_name_a_target(loss: ForgetLoss, key: str, value: str) -> None:
+    """It would have the model learn to draw what it draws, and the run would say that it erased it."""
+    others = Target("circle", **({"anchor": "ring"} if key != "neutral" else {}))
+    targets = (Target("star", synonyms=("comet",), **{key: value}), others)  # type: ignore[arg-type]
+    (found,) = problems(targets=targets, forget_loss=loss)
+    assert found.startswith(f"targets.0.{key}: {value!r} names a target of this run")
+
+
 IDLE: list[tuple[ForgetLoss, dict[str, str], list[str]]] = [
     (NegativeGuidance(), {"anchor": "ring"}, ["anchor"]),
     (NegativeGuidance(), {"anchor_prompt": "a ring"}, ["anchor_prompt"]),

@@ -13,7 +13,8 @@ from PIL import Image
 from erase.diffusion.concepts import LatentSettings, Retain, Target
 from erase.diffusion.latents import LatentRequest, make_latents
 from erase.diffusion.losses import AnchorRedirection, Denoising, ForgetLoss, NegativeGuidance
-from erase.diffusion.prepare import Base, Prepared, load_base, prepare
+from erase.diffusion.pipelines import load_pipeline
+from erase.diffusion.prepare import Base, Prepared, load_base, prepare, read_images
 from erase.diffusion.settings import ErasureSettings, make_plan
 from erase.errors import UserError
 from erase.provenance import hash_folder
@@ -224,6 +225,15 @@ def test_images_that_cannot_be_used_are_refused(model: Path, tmp_path: Path, dat
     deep = image_folder(tmp_path / "deep")
     Image.new("I;16", (16, 16), 3000).save(sorted(deep.glob("*.png"))[2])
     assert "'a cyan shape', cannot be read: its mode is I;16, more than 8 bits a channel" in refused(deep)
+
+
+def test_a_caption_that_is_a_target_s_prompt_is_refused(model: Path, tmp_path: Path, dataset_cache: None) -> None:
+    folder = image_folder(tmp_path / "images")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a red ring"}', encoding="utf-8")
+    pipeline = load_pipeline(model)
+    assert read_images(folder, pipeline, ["star"])[0].prompts == ("a red ring",)
+    with pytest.raises(UserError, match="the caption 'a red ring' names a target of this run"):
+        read_images(folder, pipeline, ["star"], ["a red ring"])
 
 
 def test_a_caption_with_a_word_that_the_model_does_not_know_is_refused(

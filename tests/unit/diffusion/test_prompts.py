@@ -53,6 +53,10 @@ def test_a_neutral_wording_of_the_users_own_replaces_the_concept_and_its_synonym
     assert found.baselines == ("a field by an artist",) * 2
 
 
+def test_an_empty_prompt_shows_no_concept() -> None:
+    assert problem(Target("star", prompts=("a star", " "))).startswith("targets.0.prompts: found an empty prompt")
+
+
 def test_a_neutral_wording_needs_the_concept_in_every_prompt() -> None:
     with pytest.raises(UserError, match=r"neutral.*'a night sky' does not name 'Van Gogh'.*concept_prompt"):
         plan(Target("Van Gogh", prompts=("a night sky",), neutral="an artist"))

@@ -62,6 +62,11 @@ def test_a_file_is_no_folder(tmp_path: Path, overwrite: bool, resuming: bool) ->
     assert refused(tmp_path / "run", overwrite, resuming) == f"output_dir: {tmp_path / 'run'} is a file; give a folder"
 
 
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path) -> None:
+    found = refused(tmp_path / ("x" * 300))
+    assert found.startswith("output_dir: ") and "cannot be a folder: File name too long" in found
+
+
 def test_the_key_and_the_marker_are_the_callers(tmp_path: Path) -> None:
     (tmp_path / "erased").mkdir()
     check_output(tmp_path, True, False, "output", "erased")

@@ -97,6 +97,11 @@ def test_no_input_of_a_classifier_s_run_lies_where_overwrite_removes(tmp_path: P
     [
         ("ACCELERATE_MIXED_PRECISION", "bf16", {}, "mixed_precision: found no, and bf16 by accelerate"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", {}, "gradient_accumulation_steps: found 1, and 4 by accel"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "deepspeed: found true in accelerate's config"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true", {}, "megatron_lm: found true in accelerate's config"),
+        ("ACCELERATE_DYNAMO_BACKEND", "inductor", {}, "dynamo_backend: found inductor in accelerate's config"),
+        ("ACCELERATE_DYNAMO_BACKEND", "NO", {}, None),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", {}, "fsdp_activation_checkpointing: found true in accelerate's"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", {"mixed_precision": "bf16"}, None),
         ("ACCELERATE_MIXED_PRECISION", "no", {"mixed_precision": "bf16"}, None),
     ],
