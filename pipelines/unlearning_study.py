@@ -52,16 +52,21 @@ class Study:
     choices: dict[tuple[str, str], Overrides] = field(default_factory=dict)
     """What tuning chose, once it is known: a choice reads every try."""
 
+    @staticmethod
+    def methods(setting: str) -> list[str]:
+        """Those that are made in a setting."""
+        return [name for name, method in METHODS.items() if setting in method.settings]
+
     def make_rows(self, setting: str, seed: int) -> None:
         """Every method as tuned. What others are making is left to them, and waited for at the end."""
-        given = {name: self.chosen(setting, name) for name in METHODS}
-        left = [name for name in METHODS if self.row(setting, name, given[name], seed, wait=False) is None]
+        given = {name: self.chosen(setting, name) for name in self.methods(setting)}
+        left = [name for name in given if self.row(setting, name, given[name], seed, wait=False) is None]
         for name in left:
             self.row(setting, name, given[name], seed)
 
     def tune(self, setting: str) -> None:
         """Searches for every method, each by one process."""
-        left = [name for name in METHODS if not self.search(setting, name, wait=False)]
+        left = [name for name in self.methods(setting) if not self.search(setting, name, wait=False)]
         for name in left:
             self.search(setting, name)
 
@@ -121,7 +126,7 @@ class Study:
         A run of other settings is not there; nor is any before every method is tuned.
         """
         try:
-            given = {name: self.chosen(setting, name) for name in METHODS}
+            given = {name: self.chosen(setting, name) for name in self.methods(setting)}
         except UserError:
             return []
         title, found = SETTINGS[setting].title, []

@@ -27,14 +27,19 @@ STORE = Path(__file__).parent / "results" / "unlearning_table"
 
 def all_rows(study: Study) -> list[Row]:
     """What is stored, of the seeds that tuning did not see; of a setting that every method has the same seeds of."""
-    rows = [row for setting in SETTINGS if is_complete(found := study.rows(setting)) for row in found]
+    rows = [
+        row
+        for setting in SETTINGS
+        if is_complete(found := study.rows(setting), study.methods(setting))
+        for row in found
+    ]
     order = [*REFERENCES, *METHODS]
     return sorted(rows, key=lambda row: order.index(row.method))
 
 
-def is_complete(rows: Sequence[Row]) -> bool:
-    """Whether every method and reference has the seeds that retraining has."""
-    seeds = {name: {row.seed for row in rows if row.method == name} for name in (*REFERENCES, *METHODS)}
+def is_complete(rows: Sequence[Row], methods: Sequence[str]) -> bool:
+    """Whether each of the methods and every reference has the seeds that retraining has."""
+    seeds = {name: {row.seed for row in rows if row.method == name} for name in (*REFERENCES, *methods)}
     return bool(rows) and all(found == seeds[RETRAIN] for found in seeds.values())
 
 
@@ -45,7 +50,7 @@ def headline(study: Study, rows: Sequence[Row]) -> str:
         groups = by_method(rows, of.title)
         cells = [of.title]
         for is_lur in (True, False) if groups else ():
-            names = [name for name in METHODS if name.startswith("lur") == is_lur]
+            names = [name for name in study.methods(setting) if name.startswith("lur") == is_lur]
             name = min(names, key=partial(study.tuning_gap, setting))
             cells += [name, shown(groups[name], "Avg_gap")]
         lines += [f"| {' | '.join(cells)} |"] if groups else []
