@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
         ["update.forget_until: found 0", "no step forgets"],
     ),
     "no target": ("--targets []", ["targets", "at least 1"]),
-    "an entry that a list lacks": ("--targets.3.concept star", ["targets.3.concept", "'star'"]),
+    "an entry that a list lacks": ("--targets.3.concept star", ["targets.3.concept", "the next one is 1"]),
     "a word that is no key": ("learning_rate", ["'learning_rate'", "--KEY VALUE"]),
 }
 PROMPTS: dict[str, tuple[str, list[str]]] = {

@@ -81,5 +81,9 @@ def test_an_earlier_demo_in_the_working_directory_is_emptied_where_it_is(
     (tmp_path / "erased" / "steps.jsonl").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("erase.demo.erase_concepts", lambda _: signal.raise_signal(signal.SIGINT))
-    assert main(["--output", ".", "--overwrite", *SHORT]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert main(["--output", ".", "--overwrite", *SHORT]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == []
