@@ -65,7 +65,7 @@ def test_noise_has_its_deviation_where_nothing_is_cut_and_leaves_the_drawing_bel
 def test_noise_is_cut_at_black_and_white_and_drawn_again_alike() -> None:
     first, again = (Shapes(images=240, noise=1.0, size=8, seed=2).load(0).images.pixels for _ in range(2))
     assert torch.equal(first, again)
-    assert (first.min(), first.max()) == (0, 255)
+    assert (first.min().item(), first.max().item()) == (0, 255)
 
 
 @pytest.mark.parametrize(("label", "classes"), [("object", 8), ("color", 6), ("style", 5)])

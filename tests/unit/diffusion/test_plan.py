@@ -135,7 +135,7 @@ def test_a_prompt_of_a_file_is_not_both_erased_and_kept(tmp_path: Path) -> None:
 )
 def test_a_wording_without_the_concept_does_not_name_a_target(loss: ForgetLoss, key: str, value: str) -> None:
     """It would have the model learn to draw what it draws, and the run would say that it erased it."""
-    others = Target("circle", **({"anchor": "ring"} if key != "neutral" else {}))
+    others = Target("circle", anchor="ring" if key != "neutral" else None)
     targets = (Target("star", synonyms=("comet",), **{key: value}), others)  # type: ignore[arg-type]
     (found,) = problems(targets=targets, forget_loss=loss)
     assert found.startswith(f"targets.0.{key}: {value!r} names a target of this run")
