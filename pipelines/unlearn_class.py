@@ -49,7 +49,11 @@ from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.training.unlearning_words import forgotten, method
 
 RESULTS, PAGE = "results.json", "report.html"
+MADE = "made"
+"""Beside the attacks: the command and the software that made them, which a later call need not be."""
 PLACES = ("output_dir", "overwrite")
+ATTACKS = 2
+"""What the attacks measure, counted up when it changes: others are not kept."""
 
 
 def outputs_of(folder: Path, splits: Splits) -> Parts:
@@ -131,6 +135,7 @@ def attacked(run: UnlearningRun, splits: Splits, outputs: Mapping[str, Parts], c
         "U-LiRA": ulira(*margins).as_dict(),
         "challenge": challenged(margins, unlearned, retrained),
         "models": {"asked": count, "diverged": count + 1 - len(pairs)},
+        MADE: {"version": ATTACKS, **describe_environment()},
     }
 
 
@@ -186,7 +191,11 @@ def write_findings(
         "environment": describe_environment(),
     }
     write_json(run.output_dir / RESULTS, {"judged": judged, "shadows": shadows, "command": command, **facts})
-    shown = {attack: {k: v for k, v in found.items() if k != "epsilons"} for attack, found in shadows.items()}
+    shown = {
+        attack: {k: v for k, v in found.items() if k != "epsilons"}
+        for attack, found in shadows.items()
+        if attack != MADE
+    }
     model = f"{run.model.source} {run.model.architecture}"
     told = Results(forgotten(run), model, method(run), judged, command, {**facts, "shadow models": shown})
     write_report(run.output_dir / PAGE, told, outputs)
@@ -213,9 +222,10 @@ def changes(run: UnlearningRun, splits: Splits) -> list[str] | None:
     then = made.get("splits", {}) | {"forget": made.get("forgotten", {}).get("hash")}
     found = settings_changed(made.get("config", {}), dump(run))
     found += [f"{part} samples: other than then" for part in ("train", "forget") if then.get(part) != now[part]]
-    begun = run.model.checkpoint is not None and not found
-    if begun and made.get("begun_with") != hash_weights(build_model(run, splits)):
-        found.append(f"model.checkpoint: {run.model.checkpoint} holds other weights than then")
+    if run.model.checkpoint is not None and not found:
+        before, begun = made.get("begun_with"), hash_weights(build_model(run, splits))
+        what = "holds other weights than then" if before else "not in this run, which an earlier version made"
+        found += [f"model.checkpoint: {run.model.checkpoint} {what}"] if before != begun else []
     return found
 
 
@@ -225,13 +235,14 @@ def settings_changed(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def made_attacks(run: UnlearningRun, splits: Splits) -> dict[str, Any]:
-    """The attacks of an earlier call on the same classifier; none, where there was none."""
+    """The attacks of an earlier call on the same classifier, as they are made today; none, where there was none."""
     if not (run.output_dir / RESULTS).is_file():
         return {}
     found = read_json(run.output_dir / RESULTS, "output_dir")
     now = {key: value for key, value in dump(run).items() if key not in PLACES}
     same = found.get("hashes") == splits.hashes() and not settings_changed(found.get("settings", {}), now)
-    return dict(found.get("shadows", {})) if same else {}
+    attacks: dict[str, Any] = found.get("shadows", {})
+    return attacks if same and attacks.get(MADE, {}).get("version") == ATTACKS else {}
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from erase.classification.material import Material, largest
+from erase.classification.material import Material, largest, none_of
 from erase.components import STRICT, Place
 from erase.config import dump
 from erase.errors import UserError
@@ -51,6 +51,10 @@ class Saliency:
         """The largest, found in one pass over the forget set."""
         slopes = material.gradient_sum(model, material.splits.forget)
         return largest({name: slope.abs() for name, slope in slopes.items()}, self.share)
+
+    def problems(self, parameters: Mapping[str, Tensor]) -> Iterator[str]:
+        """A share that is none of these parameters' entries."""
+        yield from none_of("mask.share", self.share, parameters.values())
 
 
 @dataclass(frozen=True, config=STRICT)

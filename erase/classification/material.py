@@ -89,3 +89,10 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     chosen[torch.argsort(flat, descending=True, stable=True)[: round(share * len(flat))]] = True
     parts = chosen.split([score.numel() for score in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def none_of(key: str, share: float, parameters: Iterable[Tensor]) -> Iterator[str]:
+    """Says of a share, by its key, that it comes to none of the parameters' entries."""
+    count = sum(p.numel() for p in parameters)
+    if round(share * count) == 0:
+        yield f"{key}: found {share:g}, which of {count} entries is none; give more"

@@ -113,10 +113,12 @@ def read_images(
     ``targets`` are the words of what is erased, ``shows`` the prompts that show it.
     """
     examples, digest = captioned_images(folder, pipeline)
+    captions = list(dict.fromkeys(examples.prompts))
+    found = {caption: "names" for caption in captions if names(caption, targets)}
+    found |= {caption: "is also a prompt of" for caption in captions if caption in shows and caption not in found}
     refuse(
-        f"retain.images: the caption {caption!r} names a target of this run; a target cannot be kept too"
-        for caption in dict.fromkeys(examples.prompts)
-        if caption in shows or names(caption, targets)
+        f"retain.images: the caption {caption!r} {how} a target of this run; a target cannot be kept too"
+        for caption, how in found.items()
     )
     refuse(
         f"retain.images: {caption!r} has a word that the model's tokenizer does not know; use words of its vocabulary"

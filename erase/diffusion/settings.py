@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
@@ -130,6 +130,16 @@ def idle_words(target: Target, key: str, loss: ForgetLoss) -> Iterator[str]:
         )
 
 
+def kept_too(key: str, erased: Collection[str], kept: Sequence[str]) -> Iterator[str]:
+    """Prompts to keep that are a target's, too: the first of them, and how many there are."""
+    if both := [prompt for prompt in dict.fromkeys(kept) if prompt in erased]:
+        count = f" and {len(both) - 1} more are" if len(both) > 1 else " is"
+        yield (
+            f"retain: {both[0]!r}{count} to be kept, and to be erased as prompts of {key}; take what is in both out "
+            "of one of them"
+        )
+
+
 def make_plan(settings: ErasureSettings) -> Plan:
     """Works out every prompt, and reports all that is wrong with them at once."""
     vocabulary = read_vocabulary(settings.vocabulary, settings.model)
@@ -147,12 +157,8 @@ def make_plan(settings: ErasureSettings) -> Plan:
             problems.append(f"retain.images: {settings.retain.images} is no folder")
     else:
         retain = collect(problems, lambda: retain_prompts(settings.retain, settings.targets, vocabulary))
-    problems += [
-        f"retain.prompts: {prompt!r} is one of targets.{index}'s, too; what is erased cannot be kept"
-        for index, target in enumerate(targets)
-        for prompt in retain or ()
-        if target is not None and prompt in target.prompts
-    ]
+    for index, target in enumerate(targets):
+        problems += kept_too(f"targets.{index}", target.prompts if target else (), retain or ())
     if problems:
         raise UserError(*problems)
     return Plan(tuple(target for target in targets if target), retain or ())

@@ -24,7 +24,7 @@ from erase.training.optimization import check_8bit
 from erase.training.output import check_inputs_survive, check_output, open_output
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on, sharding_problems
-from erase.updates import LUR, AlternatingSteps, RetainOnly, key_of, of_torchjd, rule_of
+from erase.updates import LUR, AlternatingSteps, RetainOnly, key_of, remembering, rule_of
 
 
 def check_training(run: TrainingSettings, problems: list[str]) -> None:
@@ -82,8 +82,14 @@ def precision_problems(run: TrainingSettings) -> Iterator[str]:
 WITHOUT_EFFECT = {
     "ACCELERATE_USE_DEEPSPEED": ("deepspeed", "to spread the weights, see configs/accelerate/fsdp.yaml"),
     "ACCELERATE_USE_MEGATRON_LM": ("megatron_lm", "to spread the weights, see configs/accelerate/fsdp.yaml"),
-    "ACCELERATE_DYNAMO_BACKEND": ("dynamo_backend", "leave it out, and give --compile true"),
-    "FSDP_ACTIVATION_CHECKPOINTING": ("fsdp_activation_checkpointing", "give --gradient_checkpointing true"),
+    "ACCELERATE_DYNAMO_BACKEND": (
+        "dynamo_backend",
+        "set it to no there; a diffusion model is compiled with --compile true",
+    ),
+    "FSDP_ACTIVATION_CHECKPOINTING": (
+        "fsdp_activation_checkpointing",
+        "set it to false there, and give --gradient_checkpointing true",
+    ),
 }
 """What accelerate sets for its own `prepare`, which wraps nothing here; and what does the same."""
 
@@ -116,8 +122,7 @@ def check_resume(run: TrainingSettings) -> None:
     refuse(
         f"{place}: {each.aggregator} remembers past steps, and no checkpoint holds that; a run with it is not resumed; "
         "start it anew"
-        for place, each in of_torchjd(run.update).items()
-        if hasattr(each.module, "reset")
+        for place, each in remembering(run.update).items()
     )
     folder = find_checkpoint(str(run.resume_from_checkpoint), run.output_dir)
     then = read_state(folder)["identity"]

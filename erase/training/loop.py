@@ -28,7 +28,7 @@ from erase.training.loss_scale import LossScale
 from erase.training.optimization import make_optimizer, make_scheduler
 from erase.training.settings import TrainingSettings
 from erase.training.step_log import StepLog
-from erase.updates import LUR, key_of, rule_of
+from erase.updates import LUR, key_of, remembering, rule_of
 from erase.updates.alpha import AbsoluteAlpha
 
 
@@ -200,11 +200,11 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
 
     def _how_to_go_on(self) -> str:
-        return (
-            f"Interrupted after step {self.state.step} of {self.settings.max_train_steps}; saved "
-            f"{self.settings.output_dir / f'{PREFIX}{self.state.step}'}. "
-            "To go on, run the same command with --resume_from_checkpoint latest"
-        )
+        said = f"Interrupted after step {self.state.step} of {self.settings.max_train_steps}; saved "
+        said += f"{self.settings.output_dir / f'{PREFIX}{self.state.step}'}. "
+        if forgetful := remembering(self.settings.update):
+            return f"{said}It cannot go on: what {', '.join(forgetful)} remembers of past steps is in no checkpoint"
+        return f"{said}To go on, run the same command with --resume_from_checkpoint latest"
 
     def _explain_non_finite(self, step: int, seen: Diagnostics) -> list[str]:
         last: Path | None = latest(self.settings.output_dir)

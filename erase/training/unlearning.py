@@ -14,9 +14,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from erase.classification.batch_norm import has_batch_norm
 from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
 from erase.classification.fit import batch_norm_problems, unfit
-from erase.classification.masks import hash_weights
+from erase.classification.masks import Saliency, hash_weights
 from erase.classification.models import head, make_model
 from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
@@ -182,11 +183,23 @@ def with_model(run: UnlearningRun, splits: Splits) -> tuple[nn.Module, Splits]:
 def check_model(run: UnlearningRun, model: nn.Module, splits: Splits) -> None:
     """Refuses a network that the data, batch norm, start or forget loss do not go with, before anything is trained."""
     problems, movable = [*unfit(model, splits), *unfit_batch_norm(run, model)], run.parameters.select(model)
-    if isinstance(run.start, Trim):
-        problems += run.start.problems(movable)
-    if run.forget_loss.extra_class and not isinstance(run.update, RetainOnly):
+    for part in (run.start, run.mask):
+        problems += part.problems(movable) if isinstance(part, Trim | Saliency) else []
+    if run.forget_loss.extra_class:
         head(model)
+    if stands_still(run, model):
+        problems.append(
+            "forget_loss.name: teacher_divergence has no gradient where the network is the original, which with "
+            "update.name forget_only it stays; choose another rule, such as alternating_steps"
+        )
     refuse(problems)
+
+
+def stands_still(run: UnlearningRun, model: nn.Module) -> bool:
+    """Whether all that moves the weights is a loss without a slope at the original's, seen by the same statistics."""
+    alone = isinstance(run.update, ForgetOnly) and run.start.name == "trained" and run.adam_weight_decay == 0
+    same = run.batch_norm == "frozen" or not has_batch_norm(model)
+    return alone and same and run.forget_loss.name == "teacher_divergence"
 
 
 def as_shown(run: UnlearningRun, splits: Splits) -> Splits:

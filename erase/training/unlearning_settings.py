@@ -21,7 +21,7 @@ from erase.parameters import LoRA
 from erase.training.launch import check_overwriting, check_training
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import sharding_is_on
-from erase.updates import ForgetOnly, RetainOnly
+from erase.updates import RetainOnly
 
 UNSCALED = ("saliency", "fisher_ratio", "influence_unlearning", "selective_dampening", "trim", "boundary_shrink")
 """Masks, starts and losses that take gradients of their own."""
@@ -127,21 +127,10 @@ def unsuited(run: UnlearningRun) -> Iterator[str]:
 
 
 def mismatched(run: UnlearningRun) -> Iterator[str]:
-    """What of losses, mask and update rule does not go together."""
-    if not isinstance(run.update, RetainOnly):
-        yield from unfit_losses(run.forget_loss, run.retain_loss, run.mask)
-    if isinstance(run.update, ForgetOnly) and run.start.name == "trained" and stands_still(run):
-        yield (
-            "forget_loss.name: teacher_divergence has no gradient where the network is the original, which with "
-            "update.name forget_only it stays; choose another rule, such as alternating_steps"
-        )
+    """What of losses and mask does not go together."""
+    yield from unfit_losses(run.forget_loss, run.retain_loss, run.mask)
     if (file := getattr(run.mask, "file", None)) is not None and not file.is_file():
         yield f"mask.file: {file} is not there; give the {MASK_FILE} of an earlier run, or leave it out"
-
-
-def stands_still(run: UnlearningRun) -> bool:
-    """Whether the forget loss has no slope at the original's weights, seen through the same statistics."""
-    return run.forget_loss.name == "teacher_divergence" and run.batch_norm == "frozen"
 
 
 def inputs_of(run: UnlearningRun) -> dict[str, object]:

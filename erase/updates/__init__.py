@@ -65,6 +65,11 @@ def of_torchjd(update: Update) -> dict[str, TorchJD]:
     return {f"{place}.aggregator": part for place, part in parts.items() if isinstance(part, TorchJD)}
 
 
+def remembering(update: Update) -> dict[str, TorchJD]:
+    """TorchJD's aggregators that carry something from step to step, by their keys; no checkpoint holds it."""
+    return {place: each for place, each in of_torchjd(update).items() if hasattr(each.module, "reset")}
+
+
 def label(update: Mapping[str, Any]) -> str:
     """A dumped rule's name, with those of the rules in it: "alternating_steps of lur with nash"."""
     rule, combine = update.get("rule"), update.get("combine") or {}
@@ -91,5 +96,6 @@ __all__ = [
     "key_of",
     "label",
     "of_torchjd",
+    "remembering",
     "rule_of",
 ]

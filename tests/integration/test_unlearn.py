@@ -243,6 +243,12 @@ def test_what_data_and_network_do_not_allow_is_told_in_words(
         (["--mask", "{name: saliency, file: no.safetensors}"], "mask.file: no.safetensors is not there"),
         ([*MOST, "--forget_loss.name", "teacher_divergence"], "forget_loss.name: teacher_divergence has no gradient"),
         (["--start", "{name: trim, layers: [conv9]}"], "start.layers: found 'conv9'"),
+        (["--start", "{name: trim, share: 1e-9}"], "start.share: found 1e-09, which of "),
+        (["--mask", "{name: saliency, share: 1e-9}"], "mask.share: found 1e-09, which of "),
+        (
+            ["--forget_loss.name", "boundary_expand", "--update.name", "retain_only", "--mask.name", "saliency"],
+            "mask.name: saliency is of the original's parameters",
+        ),
         (["--parameters.name", "cross_attention"], "parameters.name: cross_attention"),
         (["--parameters.name", "lora"], "parameters.name: lora is for diffusers' models"),
         (["--forget", "{name: classes, labels: [eight]}"], "forget.labels.0: found 'eight'"),

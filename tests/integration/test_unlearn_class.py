@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_all_three_models_are_judged_and_shown(tmp_path: Path, monkeypatch: pyte
     assert list(results["judged"]) == ["original", "retrained", "unlearned"]
     assert results["judged"]["retrained"]["Avg_gap"]["value"] == 0
     assert {"UA", "RA", "TA", "MIA", "JS", "ToW", "RTE"} <= set(results["judged"]["unlearned"])
-    assert set(results["shadows"]) == {"RMIA", "U-LiRA", "challenge", "models"}
+    assert set(results["shadows"]) == {"RMIA", "U-LiRA", "challenge", "models", "made"}
     assert "shadow models" not in results and len(results["shadows"]["challenge"]["epsilons"]) > 100
     page = (tmp_path / "run" / "report.html").read_text()
     assert "class 8" in page and "python pipelines/unlearn_class.py --config config.yaml --shadow_models 2" in page
@@ -127,12 +128,14 @@ def test_only_the_run_s_own_model_is_taken_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_attacks_that_are_there_are_kept_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attacks_and_shadow_models_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run" / "results.json"
+
     def stamps() -> list[int]:
         return [file.stat().st_mtime_ns for file in sorted(tmp_path.glob("run/**/model.safetensors"))]
 
-    def attacks() -> object:
-        return json.loads((tmp_path / "run" / "results.json").read_text())["shadows"]
+    def attacks() -> Any:
+        return json.loads(file.read_text())["shadows"]
 
     assert go(monkeypatch, "--shadow_models", "2") == 0
     made, found = stamps(), attacks()
@@ -141,7 +144,16 @@ def test_attacks_that_are_there_are_kept_and_not_made_again(tmp_path: Path, monk
     assert (stamps(), attacks()) == (made, found)
     monkeypatch.setattr(unlearn_class, "ulira", None)  # what is there is not worked out again
     assert go(monkeypatch, "--shadow_models", "2") == 0
+    assert attacks() == found
     monkeypatch.undo()
+    results = json.loads(file.read_text())
+    results["shadows"]["made"]["version"] -= 1
+    file.write_text(json.dumps(results))
+    assert go(monkeypatch, "--shadow_models", "2") == 0
+    assert attacks()["made"]["version"] == found["made"]["version"]
+    assert go(monkeypatch, "--shadow_models", "3") == 0
+    assert attacks()["models"]["asked"] == 3
+    assert set(made) < set(stamps())
 
 
 @pytest.mark.slow

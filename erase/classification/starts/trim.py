@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
-from erase.classification.material import Material, largest
+from erase.classification.material import Material, largest, none_of
 from erase.classification.networks import WRAPPER
 from erase.components import STRICT
-from erase.errors import UserError, refuse
+from erase.errors import refuse
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,27 +37,26 @@ class Trim:
     def __call__(self, model: nn.Module, material: Material) -> None:
         """In place; a layer that is not there, or does not move, is refused."""
         refuse(self.problems(material.parameters))
-        chosen = {name: p for name, p in material.parameters.items() if not self.layers or self._inside(name)}
+        chosen = {name: material.parameters[name] for name in self._within(material.parameters)}
         slopes = material.gradient_sum(model, material.splits.forget)
         marked = largest({name: (slopes[name] * p.detach()).abs() for name, p in chosen.items()}, self.share)
-        if not any(entries.any() for entries in marked.values()):
-            count = sum(p.numel() for p in chosen.values())
-            raise UserError(f"start.share: found {self.share:g}, which of {count} entries is none; give more")
         fresh = dict(material.fresh("trim").named_parameters())
         with torch.no_grad():
             for name, p in chosen.items():
                 p.copy_(torch.where(marked[name], fresh[name].to(p.device), p))
 
-    def problems(self, parameters: Iterable[str]) -> Iterator[str]:
-        """The layers in which none of these parameters lies, by their names."""
-        names = list(parameters)
-        for layer in self.layers:
-            if not any(_is_within(name, layer) for name in names):
-                known = dict.fromkeys(name.removeprefix(WRAPPER).split(".")[0] for name in names)
-                yield f"start.layers: found {layer!r}, which no trained parameter lies in; {', '.join(known)}"
+    def problems(self, parameters: Mapping[str, Tensor]) -> Iterator[str]:
+        """The layers in which none of these parameters lies, by their names; and a share that is none of the rest."""
+        lost = [layer for layer in self.layers if not any(_is_within(name, layer) for name in parameters)]
+        for layer in lost:
+            known = dict.fromkeys(name.removeprefix(WRAPPER).split(".")[0] for name in parameters)
+            yield f"start.layers: found {layer!r}, which no trained parameter lies in; {', '.join(known)}"
+        if not lost:
+            yield from none_of("start.share", self.share, [parameters[name] for name in self._within(parameters)])
 
-    def _inside(self, name: str) -> bool:
-        return any(_is_within(name, layer) for layer in self.layers)
+    def _within(self, names: Iterable[str]) -> list[str]:
+        """Those of the layers; where none is named, all."""
+        return [name for name in names if not self.layers or any(_is_within(name, layer) for layer in self.layers)]
 
 
 def _is_within(name: str, layer: str) -> bool:

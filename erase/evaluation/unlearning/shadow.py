@@ -75,26 +75,23 @@ def rmia(forget: Array, test: Array, forget_references: Array, test_references: 
 def rmia_beside_retraining(forget: Array, test: Array, forget_retrained: Array, test_retrained: Array) -> ShadowAttack:
     """:func:`rmia` of the unlearned model, and of retrained ones in its place.
 
-    Each of the k retrained models is left out of the references in turn, and attacked by the k - 1 others; so is the
-    unlearned model, by the same. Means over the k, of as many references, so that they compare: what is flipped, or of
-    a class that no test sample is of, is told apart from the test set after perfect unlearning, too.
+    Each of the k retrained models is attacked by the k - 1 others, and the mean taken; the unlearned one by all but the
+    first, which is of its own seed: as many references, and none of them nearer to it, so that both compare. What is
+    flipped, or of a class that no test sample is of, is told apart from the test set after perfect unlearning, too.
 
     Args:
         forget: ``[n_f]`` log-confidences of the unlearned model.
         test: ``[n_t]`` the same of samples that no model was trained on.
-        forget_retrained: ``[k, n_f]`` of k retrained models; 2 or more.
+        forget_retrained: ``[k, n_f]`` of k retrained models, 2 or more; the first of the unlearned one's seed.
         test_retrained: ``[k, n_t]``
     """
     pairs = list(zip(forget_retrained, test_retrained, strict=True))
     if len(pairs) < 2:
         raise UserError(f"shadow models: found {len(pairs)} retrained; one is attacked by the others; give 2 or more")
     others = [[np.delete(of, left, axis=0) for of in (forget_retrained, test_retrained)] for left in range(len(pairs))]
-    found = [rmia(forget, test, *references) for references in others]
     without = [rmia(*pair, *references) for pair, references in zip(pairs, others, strict=True)]
     return replace(
-        found[0],
-        accuracy=fmean(attack.accuracy for attack in found),
-        auc=fmean(attack.auc for attack in found),
+        rmia(forget, test, *others[0]),
         retrained_accuracy=fmean(attack.accuracy for attack in without),
         retrained_auc=fmean(attack.auc for attack in without),
     )

@@ -104,7 +104,7 @@ def test_a_layer_that_is_not_there_is_refused(layer: str) -> None:
 
 def test_a_layer_of_a_transformers_network_is_named_as_the_log_names_it() -> None:
     """Its parameters lie in a wrapper, whose name may be said or left out."""
-    parameters = ["network.classifier.weight", "network.vit.embeddings.cls_token"]
+    parameters = dict.fromkeys(["network.classifier.weight", "network.vit.embeddings.cls_token"], torch.ones(40))
     assert not [*Trim(layers=("classifier", "network.vit", "vit.embeddings")).problems(parameters)]
     assert [*Trim(layers=("fc",)).problems(parameters)] == [
         "start.layers: found 'fc', which no trained parameter lies in; classifier, vit"

@@ -120,7 +120,10 @@ def test_a_prompt_of_a_file_is_not_both_erased_and_kept(tmp_path: Path) -> None:
     file = csv(tmp_path, "prompt\na red ring\na person on a beach\n")
     target = Target("nudity", concept_prompt="nudity", prompts_file=file)
     found = problems(targets=(target,), retain=Retain(prompts=("a person on a beach", "a dog")), model="some/model")
-    assert found == ("retain.prompts: 'a person on a beach' is one of targets.0's, too; what is erased cannot be kept",)
+    rule = "to be kept, and to be erased as prompts of targets.0; take what is in both out of one of them"
+    assert found == (f"retain: 'a person on a beach' is {rule}",)
+    same = problems(targets=(target,), retain=Retain(prompts_file=file), model="some/model")
+    assert same == (f"retain: 'a red ring' and 1 more are {rule}",)
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_a_caption_that_is_a_target_s_prompt_is_refused(model: Path, tmp_path: P
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a red ring"}', encoding="utf-8")
     pipeline = load_pipeline(model)
     assert read_images(folder, pipeline, ["star"])[0].prompts == ("a red ring",)
-    with pytest.raises(UserError, match="the caption 'a red ring' names a target of this run"):
+    with pytest.raises(UserError, match="the caption 'a red ring' is also a prompt of a target"):
         read_images(folder, pipeline, ["star"], ["a red ring"])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from erase.errors import UserError
 from erase.training.interruption import Interrupted
 from erase.training.step_log import read_log
-from erase.updates import LUR, AlternatingSteps, PCGrad, WeightedSum
+from erase.updates import LUR, AlternatingSteps, PCGrad, TorchJD, WeightedSum
 from tests.properties import assert_same_bits
 from tests.unit.training.runs import make_run, weights
 
@@ -131,6 +131,13 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, numb
     assert str(caught.value).endswith("--resume_from_checkpoint latest")
     assert checkpoints(tmp_path) == ["checkpoint-3"]
     assert len(read_log(tmp_path)) == 3
+
+
+def test_a_run_whose_rule_remembers_is_not_told_to_go_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path, update=TorchJD(aggregator="PCD"))
+    run.task.before = lambda step: signal.raise_signal(signal.SIGINT) if step == 1 else None
+    with pytest.raises(Interrupted, match=r"It cannot go on: what update.aggregator remembers of past steps"):
+        run.train()
 
 
 def test_a_signal_in_the_last_step_does_not_spoil_the_end(tmp_path: Path) -> None:

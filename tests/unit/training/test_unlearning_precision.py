@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from erase.config import build
 from erase.errors import UserError
 from erase.training.launch import launcher_problems
 from erase.training.step_log import read_log
-from erase.training.unlearning import unlearn
+from erase.training.unlearning import stands_still, unlearn
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 
 COMMON: dict[str, Any] = {
@@ -90,6 +91,27 @@ def test_no_input_of_a_classifier_s_run_lies_where_overwrite_removes(tmp_path: P
     with pytest.raises(UserError) as refused:
         check_unlearning(settings(tmp_path, **given))
     assert [p.split(":")[0] for p in refused.value.problems] == ["data.path", "forget.file", "mask.file"]
+
+
+@pytest.mark.parametrize(
+    ("given", "normalises", "still"),
+    [
+        ({}, True, True),
+        ({"batch_norm": "batch"}, True, False),
+        ({"batch_norm": "batch"}, False, True),
+        ({"adam_weight_decay": 0.01}, True, False),
+        ({"start": {"name": "trim"}}, True, False),
+        ({"update": {"name": "alternating_steps"}}, True, False),
+        ({"forget_loss": {"name": "uniform"}}, True, False),
+    ],
+    ids=["same statistics", "a batch's", "none to differ in", "decay", "another start", "retains", "another loss"],
+)
+def test_a_loss_from_the_original_stands_still_where_nothing_else_moves_it(
+    tmp_path: Path, given: dict[str, Any], normalises: bool, still: bool
+) -> None:
+    alone = {"update": {"name": "forget_only"}, "forget_loss": {"name": "teacher_divergence"}}
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2) if normalises else nn.ReLU())
+    assert stands_still(settings(tmp_path, **{"start": {"name": "trained"}} | alone | given), network) is still
 
 
 @pytest.mark.parametrize(

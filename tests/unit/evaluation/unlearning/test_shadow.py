@@ -79,12 +79,22 @@ def test_rmia_beside_retraining_leaves_each_out_in_turn() -> None:
     forget, test = -RANDOM.exponential(size=(2, 30)), -RANDOM.exponential(size=(2, 50))
     own = -RANDOM.exponential(size=30), -RANDOM.exponential(size=50)
     found = rmia_beside_retraining(*own, forget, test)
-    by_hand = [rmia(*own, forget[1 - left][None], test[1 - left][None]).auc for left in (0, 1)]
-    assert found.auc == pytest.approx(np.mean(by_hand))
+    assert found.auc == rmia(*own, forget[1:], test[1:]).auc  # by those of other seeds than its own
     swapped = [rmia(forget[i], test[i], forget[1 - i][None], test[1 - i][None]).auc for i in (0, 1)]
     assert found.retrained_auc == pytest.approx(np.mean(swapped))
     with pytest.raises(UserError, match="found 1 retrained"):
         rmia_beside_retraining(*own, forget[:1], test[:1])
+
+
+def test_a_model_that_is_its_own_seed_s_retrained_one_is_told_apart_as_retrained_ones_are() -> None:
+    """Perfect unlearning: were it among the references, it would seem better known than they."""
+    random, gaps = np.random.default_rng(7), []
+    for _ in range(40):
+        forget, test = -random.exponential(size=(3, 60)), -random.exponential(size=(3, 60))
+        found = rmia_beside_retraining(forget[0], test[0], forget, test)
+        assert found.retrained_auc is not None
+        gaps.append(found.auc - found.retrained_auc)
+    assert abs(np.mean(gaps)) < 4 * np.std(gaps) / np.sqrt(len(gaps))
 
 
 @pytest.mark.parametrize("sizes", [(129, 360), (360, 129)])
