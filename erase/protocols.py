@@ -29,8 +29,6 @@ class UpdateState:
     step: int = 0
     alpha: float | None = None
     """The look-ahead step that a controller has arrived at; ``None`` before it has."""
-    looks: int = 0
-    """Measures of the correction that the controller has had."""
     retain_norm: float = 0.0
     """||g_r|| of the step before."""
     forget_norm: float = 0.0

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -172,6 +173,11 @@ class Bench:
             torch.cuda.empty_cache()
 
 
+def in_turn(names: Sequence[str], number: int) -> list[str]:
+    """The order of a round: drawn anew for each, so that what a rule comes after evens out."""
+    return random.Random(number).sample(names, len(names))
+
+
 def price(setting: Setting, parameters: str, checkpointing: str, rules: Sequence[str], rounds: int) -> dict[str, Any]:
     """Every rule's figures in one case."""
     bench = Bench(setting, PARAMETERS[parameters], checkpointing == "on")
@@ -179,9 +185,8 @@ def price(setting: Setting, parameters: str, checkpointing: str, rules: Sequence
     plan: list[Callable[[Contender], Any]] = [*[bench.step] * WARM_UP, *[bench.timed_step] * rounds, bench.watched_step]
     for number, measure in enumerate(plan, start=1):
         print(f"{parameters}, checkpointing {checkpointing}: round {number} of {len(plan)}", flush=True)
-        first = number % len(contenders)  # another rule begins each round: what comes after what evens out
-        for contender in [*contenders.values()][first:] + [*contenders.values()][:first]:
-            bench.attempt(measure, contender)
+        for name in in_turn(list(contenders), number):
+            bench.attempt(measure, contenders[name])
     return {
         "parameters": parameters,
         "checkpointing": checkpointing,

@@ -137,6 +137,7 @@ def restore_checkpoint(
             shadow.copy_(own_rows(stored[str(index)], p))
     if scale:
         scale.__dict__.update(content["loss_scale"])
+    content["update"].pop("looks", None)  # an earlier version's, which nothing asks for today
     return UpdateState(**content["update"]), Cost(**content["cost"])
 
 

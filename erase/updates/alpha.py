@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,10 +14,16 @@ from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 from erase.updates.two_objectives import LookAhead
 
-START = 1e-6
+START = 1e-5
 """The controller's first displacement, as a share of ||theta||."""
-LOOKS = 4
-"""Measures that find the correction's order of magnitude; those after them follow it."""
+LOOKS = 3
+"""Looks at the first batch that find alpha."""
+FAR = math.log(1000)
+"""How far a look may be from the ratio, and the next from it."""
+EARLY = (1, 2, 4, 8, 16)
+"""Steps done before those that measure what they would not by the way."""
+Look = Callable[[LookAhead], Diagnostics]
+"""A step that measures its correction, and neither moves the weights nor counts."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,6 +32,10 @@ class AbsoluteAlpha:
 
     name: Literal["absolute"] = "absolute"
     value: Annotated[float, Field(ge=0, description="alpha, in parameter units per unit gradient")] = 0.01
+
+    def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
+        """Nothing to find."""
+        return 0
 
     def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """alpha = value, however far it goes."""
@@ -50,6 +61,10 @@ class DisplacementAlpha:
     name: Literal["displacement"] = "displacement"
     ratio: Annotated[float, Field(gt=0, le=1, description="share of ||theta|| that the look-ahead moves")] = 1e-4
 
+    def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
+        """Nothing to find."""
+        return 0
+
     def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """The alpha whose shift is `ratio` of the parameters' norm."""
         largest, longest = max(state.retain_norm, state.forget_norm), self.ratio * parameter_norm(parameters)
@@ -67,13 +82,14 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    The first step is a plain sum; the second displaces the parameters by 1e-6 of their norm. The correction grows
-    as alpha, so with f = ratio / measured the first four measures set alpha <- alpha * min(f / 2, 100) while
-    f > 4, which takes it near the ratio at once; else, and in all later steps, whose measures are as noisy as their
-    batches, alpha <- alpha * clip(sqrt(f), 1/2, 2). alpha times the larger gradient is never longer than
-    `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
+    Before the first step three looks at its batch find alpha, while the weights stay: the first displaces the
+    parameters by 1e-5 of their norm, the others follow log(correction / ratio) along log alpha, a line through the
+    last two, to where it is 0. Later measures are as noisy as their batches, and with f = ratio / measured
+    alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more than four times the ratio is no noise, and
+    alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha times the larger gradient is never longer
+    than `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
     gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha). What was learned outlives such
-    a cut, unless the correction is too large even so; a cut measure is one of the four none the less, so that they end.
+    a cut, unless the correction is too large even so.
     """
 
     name: Literal["correction"] = "correction"
@@ -93,25 +109,50 @@ class CorrectionAlpha:
         ),
     ] = 1e-3
 
+    def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
+        """Finds alpha before the first step; gives the evaluations that it took."""
+        norm, spent, points = parameter_norm(parameters), 0, list[tuple[float, float]]()
+        ahead = LookAhead(math.inf, min(START, self.max_displacement) * norm)
+        for _ in range(LOOKS):
+            seen = look(ahead)
+            spent += seen.evaluations
+            state.retain_norm, state.forget_norm = seen.retain_norm or 0.0, seen.forget_norm or 0.0
+            if seen.alpha and seen.correction is not None:
+                points.append((math.log(seen.alpha), self._miss(seen.correction)))
+                state.alpha = math.exp(_zero(points))
+                ahead = LookAhead(state.alpha, self.max_displacement * norm)
+        return spent
+
     def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """The controlled alpha, within the largest displacement."""
         limit = DisplacementAlpha(ratio=self.max_displacement).choose(parameters, state)
-        start = limit.alpha * min(1.0, START / self.max_displacement)
-        return LookAhead(start if state.alpha is None else min(state.alpha, limit.alpha), limit.longest)
+        return LookAhead(min(state.alpha or 0.0, limit.alpha), limit.longest)
 
     def wants_measure(self, state: UpdateState) -> bool:
-        """Until the order of magnitude is found."""
-        return state.looks < LOOKS
+        """Often at first: what is known by heart has next to no gradient, and a step later a large one."""
+        return state.step in EARLY
 
     def learn(self, state: UpdateState, seen: Diagnostics) -> None:
         """Moves alpha towards the ratio; a step without look-ahead or without a measure teaches nothing."""
         if seen.alpha and seen.correction is not None:
-            factor = self.ratio / seen.correction if seen.correction != 0 else math.inf  # lost in rounding
-            far = self.wants_measure(state) and factor > 4
-            found = seen.alpha * (min(100.0, factor / 2) if far else min(2.0, max(0.5, factor**0.5)))
+            factor = math.exp(-self._miss(seen.correction))
+            found = seen.alpha * (max(0.01, factor) if factor < 1 / 4 else min(2.0, max(0.5, factor**0.5)))
             cut_short = seen.alpha < (state.alpha or 0.0) and factor >= 1
             state.alpha = max(found, state.alpha or 0.0) if cut_short else found
-            state.looks += 1
+
+    def _miss(self, correction: float) -> float:
+        """log(correction / ratio), in bounds: 0 is lost in rounding, and what is not finite is far too large."""
+        if not math.isfinite(correction):
+            return FAR
+        return max(-FAR, min(FAR, math.log(correction / self.ratio))) if correction > 0 else -FAR
+
+
+def _zero(points: Sequence[tuple[float, float]]) -> float:
+    """Where a line through the last two points is 0; it rises by 1 to 4, as a correction does with alpha."""
+    (x, y), slope = points[-1], 1.0
+    if len(points) > 1 and x != points[-2][0]:
+        slope = min(4.0, max(1.0, (y - points[-2][1]) / (x - points[-2][0])))
+    return x - y / slope
 
 
 Alpha = AbsoluteAlpha | DisplacementAlpha | CorrectionAlpha

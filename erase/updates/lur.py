@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -57,8 +58,9 @@ class Ahead:
 class LUR:
     """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others.
 
-    A measure of the correction makes 3 of 2: `alternating` and `first_order` take some at the start, then one every
-    `measure_every` steps. Memory: each mode's function says it.
+    A measure of the correction makes 3 of 2: `alternating` and `first_order` take some early on, then one every
+    `measure_every` steps. Three looks of 3 evaluations find alpha before the first step, unless it is given. Memory:
+    each mode's function says it.
     """
 
     name: Literal["lur"] = "lur"
@@ -93,13 +95,19 @@ class LUR:
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
+        mode = MODES[self.mode]
+
+        def looked(ahead: LookAhead) -> Diagnostics:
+            return mode(retain, forget, parameters, replace(state), Ahead(ahead, measure=True))
+
+        spent = self.alpha.seek(parameters, state, looked) if state.step == 0 else 0
         look = self.alpha.choose(parameters, state)
         periodic = self.measure_every > 0 and (state.step - 1) % self.measure_every == 0
         measure = state.step > 0 and (periodic or self.alpha.wants_measure(state))
         combination = None if isinstance(self.combine, WeightedSum) else self.combine
-        seen = MODES[self.mode](retain, forget, parameters, state, Ahead(look, measure, combination))
+        seen = mode(retain, forget, parameters, state, Ahead(look, measure, combination))
         self.alpha.learn(state, seen)
-        return seen
+        return replace(seen, evaluations=spent + seen.evaluations)
 
 
 def chained(

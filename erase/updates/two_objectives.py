@@ -46,7 +46,7 @@ class LookAhead:
 
     def within(self, norm: float) -> float:
         """alpha for a gradient of this norm: less than was chosen where the gradient has grown since then."""
-        return min(self.alpha, self.longest / norm) if norm > 0 else self.alpha
+        return min(self.alpha, self.longest / norm) if norm > 0 else 0.0 if math.isinf(self.alpha) else self.alpha
 
 
 def gather_on_top(objective: Objective, parameters: Parameters, below: Tensor | None = None) -> Seen:

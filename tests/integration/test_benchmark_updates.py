@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from erase.parameters import LoRA
 from erase.updates import UPDATES, WeightedSum
 from pipelines.benchmark_table import Ratios, bound, render
-from pipelines.benchmark_updates import RULES, SETTINGS, Bench, Contender, main
+from pipelines.benchmark_updates import RULES, SETTINGS, Bench, Contender, in_turn, main
 from tests.launch import ROOT
 
 SMALL = ("--setting", "shapes", "--batch-size", "1", "--rounds", "2")
@@ -106,6 +107,16 @@ def test_a_rule_that_runs_out_of_memory_is_left_out_of_later_rounds() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_a_rule_comes_after_evens_out() -> None:
+    """Turning the order round by round would keep it: each rule after one and the same."""
+    names, after = list("abcde"), set[tuple[str, str]]()
+    for number in range(30):
+        order = in_turn(names, number)
+        assert sorted(order) == names
+        after |= set(itertools.pairwise(order))
+    assert len(after) == 5 * 4
+
+
 def test_the_large_model_is_refused_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--setting", "sd15", "--results", str(tmp_path)])

@@ -289,9 +289,8 @@ def test_every_method_has_the_same_search_and_budget(name: str, of: str, budget:
         run = unlearning_methods.make_run(setting, method, overrides, 0, Path("x"))
         problem, state, evaluations, ahead = bowls(), UpdateState(), 0, 0
         for _ in range(run.max_train_steps):
-            found = state.looks >= 1  # LUR's alpha: before that it looks next to nowhere
             seen = run.update(problem.retain, problem.forget, problem.parameters, state)
-            ahead += found and seen.forget_loss is not None
+            ahead += seen.alpha is not None and seen.alpha > 0
             attacked = run.forget_loss.name == "boundary_shrink" and seen.forget_loss is not None
             evaluations += seen.evaluations + attacked
         assert evaluations <= budget

@@ -58,7 +58,7 @@ def checkpoints(folder: Path) -> list[str]:
 def test_every_step_is_logged_and_checkpoints_come_at_their_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = weights(run)
-    assert run.train().gradient_evaluations == 4 * 3  # LUR's chained mode
+    assert run.train().gradient_evaluations == (3 + 4) * 3  # LUR's chained mode, and its looks for alpha
     log = read_log(tmp_path)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert all(set(line) == FACTS for line in log)
@@ -219,7 +219,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do(tmp_path: Path) -> Non
     first.train()
     again = make_run(tmp_path, resume_from_checkpoint="latest")
     again.resume()
-    assert again.train().gradient_evaluations == again.cost_before.gradient_evaluations == 4 * 3
+    assert again.train().gradient_evaluations == again.cost_before.gradient_evaluations == (3 + 4) * 3
     assert again.task.evaluations == 0
     assert_same_bits(weights(again), weights(first))
     assert len(read_log(tmp_path)) == 4

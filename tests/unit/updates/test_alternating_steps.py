@@ -12,7 +12,7 @@ from erase.errors import UserError
 from erase.protocols import Diagnostics, UpdateState
 from erase.training.settings import TrainingSettings
 from erase.updates import LUR, AlternatingSteps, Nash, WeightedSum
-from erase.updates.alpha import AbsoluteAlpha
+from erase.updates.alpha import LOOKS, AbsoluteAlpha, CorrectionAlpha
 from tests.properties import assert_parameters_restored
 from tests.unit.updates.problems import HEADS, TAILS, Network, bowls, flat_gradient
 
@@ -129,14 +129,17 @@ def test_the_steps_after_a_rule_s_retain() -> None:
 
 
 def test_an_alpha_is_found_by_the_rule_s_own_steps() -> None:
-    """LUR finds its alpha in each of its first steps but the one that has no gradient before it."""
+    """LUR looks for its alpha before the first, and learns from each; steps that only retain teach nothing."""
     problem, state = Network().problem(), UpdateState()
-    rule = AlternatingSteps(retain_steps=3, rule=LUR(mode="chained"))
-    looks = []
+    rule = AlternatingSteps(retain_steps=3, rule=LUR(alpha=CorrectionAlpha(max_displacement=1.0)))
+    spent, alphas = [], []
     for _ in range(9):
-        rule(problem.retain, problem.forget, problem.parameters, state)
-        looks.append(state.looks)
-    assert (looks, state.step) == ([0, 0, 0, 0, 1, 1, 1, 1, 2], 9)
+        spent.append(rule(problem.retain, problem.forget, problem.parameters, state).evaluations)
+        alphas.append(state.alpha)
+        problem.descend(0.05)
+    assert (spent, state.step) == ([3 * LOOKS + 3, 1, 1, 1, 3, 1, 1, 1, 3], 9)
+    assert len(set(alphas[:4])) == len(set(alphas[4:8])) == 1
+    assert len({alphas[0], alphas[4], alphas[8]}) == 3
 
 
 def test_what_was_looked_at_is_told_of_both() -> None:

@@ -82,8 +82,8 @@ def test_a_model_that_is_its_own_teacher_trains_without_nan(mode: str, alpha: Al
 def test_a_first_step_without_retain_gradient_is_the_forget_gradient(mode: str) -> None:
     problem = Network().own_teacher()
     forget_alone = Network().own_teacher().gradient(WeightedSum())
-    for alpha in ALPHAS[1:]:
-        torch.testing.assert_close(problem.gradient(lur(mode, alpha)), forget_alone, rtol=0, atol=1e-15)
+    rule = lur(mode, DisplacementAlpha())
+    torch.testing.assert_close(problem.gradient(rule), forget_alone, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS, ids=lambda alpha: alpha.name)
@@ -162,7 +162,7 @@ def test_without_periodic_measures_alpha_still_has_its_first(mode: str) -> None:
     problem, state = bowls(), UpdateState()
     rule = lur(mode, CorrectionAlpha(), measure_every=0)
     seen = [rule(problem.retain, problem.forget, problem.parameters, state) for _ in range(9)]
-    assert [step for step, diagnostics in enumerate(seen) if diagnostics.correction is not None] == [1, 2, 3, 4]
+    assert [step for step, diagnostics in enumerate(seen) if diagnostics.correction is not None] == [1, 2, 4, 8]
     assert state.alpha is not None
 
 
