@@ -25,6 +25,8 @@ Parameters = Sequence[nn.Parameter]
 BUCKET_ELEMENTS = 1 << 24
 """Most elements that one all-reduce carries, 64 MB of float32, but for a tensor that is larger alone."""
 SKETCH_WHOLE, SKETCH_STRIDE = 4096, 17
+OTHER_STRIDES = (19, 23)
+"""Where a row's length is a multiple of 17, every 17th entry would be of the same inputs in each row."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,13 @@ def clear(parameters: Parameters) -> None:
 def sketch(parameters: Parameters) -> Tensor:
     """A vector whose inner products estimate those of the whole gradient; exact for small tensors.
 
-    Tensors of up to 4,096 entries are kept whole; of larger ones every 17th entry, times the root of the
-    share that it stands for. It costs 1/17 of a large gradient and is the same on every process.
+    Tensors of up to 4,096 entries are kept whole; of larger ones every 17th entry (:func:`sketch_stride`), times the
+    root of the share that it stands for. It costs 1/17 of a large gradient and is the same on every process.
     """
     pieces, factors, first = [], [], []
     for p, gradient in zip(parameters, gradients(parameters), strict=True):
         flat, size = gradient.reshape(-1), numel(p)
-        stride = SKETCH_STRIDE if size > SKETCH_WHOLE else 1
+        stride = sketch_stride(p)
         before = p.entries_before if isinstance(p, Rows) else 0
         pieces.append(flat[-before % stride :: stride])
         factors.append(math.sqrt(size / max(1, -(-size // stride))))
@@ -163,6 +165,14 @@ def sketch(parameters: Parameters) -> Tensor:
     parts = whole.split([piece.numel() for piece in pieces])
     torch._foreach_mul_(parts, factors)
     return _assembled(parts, first, parameters) if is_sharded(parameters) else whole
+
+
+def sketch_stride(p: nn.Parameter) -> int:
+    """Of how many entries a sketch has one: all of a small tensor's, else a prime that shares no factor with a row."""
+    if numel(p) <= SKETCH_WHOLE:
+        return 1
+    row = math.prod(p.shape[1:])
+    return next((stride for stride in (SKETCH_STRIDE, *OTHER_STRIDES) if row % stride), SKETCH_STRIDE)
 
 
 def _assembled(parts: Sequence[Tensor], first: Sequence[int], parameters: Parameters) -> Tensor:
@@ -177,7 +187,7 @@ def _assembled(parts: Sequence[Tensor], first: Sequence[int], parameters: Parame
 
 def sketch_spans(parameters: Parameters) -> list[slice]:
     """Where each parameter's entries lie in :func:`sketch`."""
-    lengths = [n if n <= SKETCH_WHOLE else -(-n // SKETCH_STRIDE) for n in map(numel, parameters)]
+    lengths = [-(-numel(p) // sketch_stride(p)) for p in parameters]
     ends = list(itertools.accumulate(lengths))
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 

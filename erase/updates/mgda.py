@@ -16,7 +16,7 @@ class MGDA(GramRule):
     """MGDA (Desideri 2012; Sener & Koltun, NeurIPS 2018, eq. 4): min over w in [0, 1] of |w g_r + (1 - w) g_f|.
 
     w = clip((b - c) / (a + b - 2c), 0, 1), with a = |g_r|^2, b = |g_f|^2, c = <g_r, g_f>. It follows the shorter
-    gradient: with a teacher as the retain loss it stands still until that gradient grows. Non-conflicting.
+    gradient: with a teacher as the retain loss, whose gradient is 0 at the start, it stands still. Non-conflicting.
     Memory: two gradients, no copy of the parameters.
     """
 

@@ -97,6 +97,15 @@ def test_sketch_estimates_the_norm_of_a_large_tensor_within_a_tenth(shape: tuple
     assert estimate.item() == pytest.approx(gradient.norm().item(), rel=0.1)
 
 
+@pytest.mark.parametrize("inputs", [271, 272, 17 * 19])
+def test_sketch_sees_every_input_of_a_layer(inputs: int) -> None:
+    """Each row's gradient is along one input: of 272, every 17th entry would be of 16 of them, in all rows."""
+    along = torch.randn(inputs)
+    along[::17] = 0
+    gradient = torch.outer(torch.randn(64), along)
+    assert sketch(with_gradient(gradient)).norm().item() == pytest.approx(gradient.norm().item(), rel=0.3)
+
+
 @pytest.mark.parametrize("overlap", [-0.5, 0.0, 0.5])
 def test_sketch_estimates_the_cosine_of_large_tensors(overlap: float) -> None:
     left = torch.randn(500, 400)
