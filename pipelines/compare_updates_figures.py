@@ -14,6 +14,8 @@ from erase.provenance import write_text
 
 Results = Sequence[dict[str, Any]]
 COLUMNS = {"UA": "UA", "IRA": "IRA", "CRA_kept": "CRA, kept", "CRA_erased": "CRA, erased", "none_erased": "none"}
+SUM = "weighted_sum"
+"""The rule that the others are compared with."""
 RUINED = {"UA": 1.0, "IRA": 0.0, "CRA_kept": 0.0, "CRA_erased": 0.0, "none_erased": 1.0}
 """The scores of a run that diverged: its pictures show nothing."""
 
@@ -68,20 +70,41 @@ def table(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """The README's table: UA and what is kept of each target, merit and cosine over all runs; the best merit first."""
+    """The README's table: UA and what is kept of each target, merit and cosine over all runs; the best merit first.
+
+    Runs of one target and seed are alike in all but the rule, so merits are compared with the sum's pair by pair: the
+    mean difference with its standard error, and how many pairs it is above 0 in.
+    """
     lines = []
     for loss, parameters in panels_of(results):
         of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
         targets = list(dict.fromkeys(r["target"] for r in of))
-        heads = ["rule", *(f"{t}: {what}" for t in targets for what in ("UA", "kept")), "merit", "final cosine"]
+        heads = [
+            "rule",
+            *(f"{t}: {what}" for t in targets for what in ("UA", "kept")),
+            "merit",
+            "merit over the sum's",
+            "final cosine",
+        ]
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         groups = sorted(by_rule(of).items(), key=lambda item: -statistics.mean(map(merit, item[1])))
         for rule, group in groups:
             cells = row(rule, group, targets)
             merits = spread([100 * merit(r) for r in group])
-            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, cells[-2]])} |")
+            gain = gain_over([r for r in of if r["rule"] == SUM], group)
+            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, gain, cells[-2]])} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def gain_over(others: Results, group: Results) -> str:
+    """The merits less those of another rule, by target and seed: mean, standard error, and pairs above 0."""
+    before = {(r["target"], r["seed"]): merit(r) for r in others}
+    gains = [100 * (merit(r) - before[key]) for r in group if (key := (r["target"], r["seed"])) in before]
+    if len(gains) < 2 or all(r["rule"] == SUM for r in group):
+        return "–"
+    error = statistics.stdev(gains) / len(gains) ** 0.5
+    return f"{statistics.mean(gains):+.1f} ± {error:.1f}, {sum(gain > 0 for gain in gains)} of {len(gains)}"
 
 
 def merit(result: dict[str, Any]) -> float:

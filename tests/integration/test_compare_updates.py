@@ -15,7 +15,7 @@ from erase.evaluation.trials import Trial, TrialStore
 from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
-from pipelines.compare_updates_figures import merit, panels_of, summary, table, weights
+from pipelines.compare_updates_figures import SUM, merit, panels_of, summary, table, weights
 from pipelines.search import Settings, coordinate_search
 from tests.launch import ROOT
 from tests.unit.updates.problems import bowls
@@ -177,13 +177,16 @@ def test_the_table_keeps_targets_apart() -> None:
 
 def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> None:
     setting = {"learning_rate": 1e-4}
-    sums = [result(("gradient_ascent", "full", "weighted_sum"), setting, ua) for ua in (0.5, 1.0)]
-    nash = [result(("gradient_ascent", "full", "nash"), setting, 1.0), {**sums[0], "rule": "nash", "erased": None}]
+    sums = [result(("gradient_ascent", "full", SUM), setting, ua) | {"seed": s} for s, ua in enumerate((1.0, 0.5))]
+    nash = [
+        result(("gradient_ascent", "full", "nash"), setting, 1.0) | {"seed": 1},
+        {**sums[0], "rule": "nash", "erased": None},
+    ]
     assert summary([*nash, *sums]).splitlines() == [
-        "| rule | star: UA | star: kept | merit | final cosine |",
-        "|---|---|---|---|---|",
-        "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | 0.25 ± 0.00 |",
-        "| nash | 100.0 ± 0.0 | 50.0 ± 70.7 | 50.0 ± 70.7 | 0.25 |",
+        "| rule | star: UA | star: kept | merit | merit over the sum's | final cosine |",
+        "|---|---|---|---|---|---|",
+        "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | – | 0.25 ± 0.00 |",
+        "| nash | 100.0 ± 0.0 | 50.0 ± 70.7 | 50.0 ± 70.7 | -37.5 ± 62.5, 1 of 2 | 0.25 |",
     ]
 
 
