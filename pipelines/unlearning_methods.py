@@ -10,6 +10,7 @@ from typing import Any
 
 from erase.config import build, merge, read_yaml
 from erase.training.unlearning_settings import UnlearningRun
+from erase.updates import LUR
 from pipelines.search import Axis, coordinate_search
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "classification"
@@ -84,7 +85,6 @@ class Method:
 
 STEPS, WEIGHT, RETAIN_STEPS = "max_train_steps", "forget_weight", "update.retain_steps"
 WEIGHTS = (0.3, 0.1, 1.0)
-ALPHA, AHEAD, ALPHAS = "update.alpha.value", "update.rule.alpha.value", (0.03, 0.01, 0.1)
 RANDOM, NEAREST = "forget_loss={name: random_label}", "forget_loss={name: boundary_shrink}"
 
 
@@ -93,14 +93,9 @@ def weighted(config: str, *changed: str) -> Method:
     return Method(config, WEIGHT, WEIGHTS, changed)
 
 
-def rule_of(mode: str, combine: str = "weighted_sum") -> str:
-    """LUR with the paper's alpha: ten steps are too few for a controller that looks for it while they pass."""
-    return f"{{name: lur, mode: {mode}, combine: {combine}, alpha: {{name: absolute}}, measure_every: 0}}"
-
-
 def lur(mode: str, *changed: str, config: str = "digits_random10") -> Method:
-    """LUR, whose number is its alpha, beside a usual forget weight."""
-    return Method(config, ALPHA, ALPHAS, (f"update={rule_of(mode)}", f"{WEIGHT}={WEIGHTS[0]}", *changed))
+    """LUR as it comes, alpha and all."""
+    return weighted(config, f"update={{name: lur, mode: {mode}}}", *changed)
 
 
 def one_step(name: str, rate: str, number: str, values: tuple[float, float, float]) -> Method:
@@ -108,14 +103,14 @@ def one_step(name: str, rate: str, number: str, values: tuple[float, float, floa
     return Method(f"digits_{name}", number, values, rate=rate, rates=FACTORS, modes=MODES[:1])
 
 
-def with_labels(name: str, loss: str, chained: int, others: int) -> dict[str, Method]:
-    """The rows of a forget loss that teaches other labels, and their steps: each of `chained` costs one more."""
+def with_labels(name: str, loss: str, chained: int, alternating: int, others: int) -> dict[str, Method]:
+    """The rows of a forget loss that teaches other labels, and their steps: LUR's modes measure, and so have fewer."""
+    ahead = "update={name: lur, mode: alternating, combine: nash}"
     bargain = Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0), (loss, f"{STEPS}={others}"))
-    ahead = (f"update={rule_of('alternating', 'nash')}", *bargain.changed)
     return {
         f"lur chained, {name}": lur("chained", loss, f"{STEPS}={chained}"),
-        f"lur alternating, {name}": lur("alternating", loss, f"{STEPS}={others}"),
-        f"lur nash, {name}": replace(bargain, number=ALPHA, values=ALPHAS, changed=ahead),
+        f"lur alternating, {name}": lur("alternating", loss, f"{STEPS}={alternating}"),
+        f"lur nash, {name}": replace(bargain, changed=(ahead, loss, f"{STEPS}={alternating}")),
         f"weighted_sum, {name}": weighted(
             "digits_random10", "update={name: weighted_sum}", loss, f"{STEPS}={others}"
         ),  # what is LUR's, and what the loss's
@@ -128,10 +123,13 @@ TO_BE_WON = ("digits_flipped10", "shapes_circle", "shapes_flipped10")
 tuning showed of the first two; the third is the first with other pictures."""
 
 
-def repaired(config: str, rule: str, steps: int, number: str, values: tuple[float, float, float]) -> Method:
-    """A rule with random labels, and after each of its steps some that only retain; three, where none are searched."""
-    changed = (f"update={{name: alternating_steps, rule: {rule}, retain_steps: 3}}", RANDOM, f"{STEPS}={steps}")
-    return Method(config, number, values, changed, settings=TO_BE_WON)
+def repaired(config: str, rule: str, steps: int, retain: tuple[int, int, int]) -> Method:
+    """A rule with random labels, and after each of its steps some that only retain, whose number is searched.
+
+    LUR's first two steps look for alpha, so it has more than two whatever the number.
+    """
+    changed = (f"update={{name: alternating_steps, rule: {rule}}}", RANDOM, f"{STEPS}={steps}")
+    return Method(config, RETAIN_STEPS, retain, changed, settings=TO_BE_WON)
 
 
 METHODS: dict[str, Method] = {
@@ -151,21 +149,23 @@ METHODS: dict[str, Method] = {
     "sfron": Method("digits_sfron", WEIGHT, (1.0, 0.3, 3.0)),
     "munba": Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0)),
     "lur chained": lur("chained"),
-    "lur alternating": lur("alternating", f"{STEPS}=15"),
-    "lur first_order": lur("first_order", f"{STEPS}=15"),
+    "lur alternating": lur("alternating", f"{STEPS}=13"),
+    "lur first_order": lur("first_order", f"{STEPS}=13"),
     "lur exact": lur("exact"),
     "lur chained, trim": lur("chained", config="digits_lur_trim"),
-    "lur alternating, trim": lur("alternating", f"{STEPS}=15", config="digits_lur_trim"),
-    **with_labels("random labels", RANDOM, chained=10, others=15),
-    **with_labels("nearest labels", NEAREST, chained=7, others=10),
-    "lur chained, repaired": repaired("digits_random10", rule_of("chained"), 18, AHEAD, ALPHAS),
-    "lur nash, repaired": repaired("digits_munba", rule_of("chained", "nash"), 18, AHEAD, ALPHAS),
-    "weighted_sum, repaired": repaired("digits_random10", "weighted_sum", 24, RETAIN_STEPS, (5, 3, 11)),
-    "munba, repaired": repaired("digits_munba", "nash", 24, RETAIN_STEPS, (5, 3, 11)),
+    "lur alternating, trim": lur("alternating", f"{STEPS}=13", config="digits_lur_trim"),
+    **with_labels("random labels", RANDOM, chained=10, alternating=13, others=15),
+    **with_labels("nearest labels", NEAREST, chained=7, alternating=8, others=10),
+    "lur chained, repaired": repaired("digits_random10", "{name: lur, mode: chained}", 18, (3, 2, 4)),
+    "lur nash, repaired": repaired("digits_munba", "{name: lur, mode: chained, combine: nash}", 18, (3, 2, 4)),
+    "weighted_sum, repaired": repaired("digits_random10", "weighted_sum", 24, (5, 3, 11)),
+    "munba, repaired": repaired("digits_munba", "nash", 24, (5, 3, 11)),
 }
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, those of nearest labels included: a tenth of retraining's 300, and
 a twentieth where it takes 600. Drawings with wrong labels have 99, a thirtieth of retraining's 3,000."""
+MEASURES = 2
+"""Steps' worth that LUR spends at the start on finding alpha, where no third evaluation tells it."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
@@ -177,4 +177,6 @@ def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: i
     for place, key in ((tree, STEPS), (tree.get("update", {}), "forget_until")):
         if place.get(key):
             place[key] = round(setting.longer * place[key])
+    if tree.get("update", {}).get("mode") in ("alternating", "first_order"):
+        tree[STEPS] = tree[STEPS] + round((setting.longer - 1) * MEASURES) - (tree[STEPS] > LUR().measure_every)
     return build(UnlearningRun, tree)
