@@ -110,7 +110,7 @@ class CorrectionAlpha:
     ] = 1e-3
 
     def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
-        """Finds alpha before the first step; gives the evaluations that it took."""
+        """Finds alpha before the first step that has a gradient to follow; gives the evaluations that it took."""
         norm, spent, points = parameter_norm(parameters), 0, list[tuple[float, float]]()
         ahead = LookAhead(math.inf, min(START, self.max_displacement) * norm)
         for _ in range(LOOKS):

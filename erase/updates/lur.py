@@ -59,8 +59,8 @@ class LUR:
     """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others.
 
     A measure of the correction makes 3 of 2: `alternating` and `first_order` take some early on, then one every
-    `measure_every` steps. Three looks of 3 evaluations find alpha before the first step, unless it is given. Memory:
-    each mode's function says it.
+    `measure_every` steps. Three `chained` looks find alpha before the first step, whatever the mode, unless it is
+    given. Memory: each mode's function says it.
     """
 
     name: Literal["lur"] = "lur"
@@ -95,17 +95,16 @@ class LUR:
 
     def __call__(self, retain: Objective, forget: Objective, parameters: Parameters, state: UpdateState) -> Diagnostics:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
-        mode = MODES[self.mode]
 
         def looked(ahead: LookAhead) -> Diagnostics:
-            return mode(retain, forget, parameters, replace(state), Ahead(ahead, measure=True))
+            return chained(retain, forget, parameters, replace(state), Ahead(ahead))
 
-        spent = self.alpha.seek(parameters, state, looked) if state.step == 0 else 0
+        spent = self.alpha.seek(parameters, state, looked) if state.alpha is None else 0
         look = self.alpha.choose(parameters, state)
         periodic = self.measure_every > 0 and (state.step - 1) % self.measure_every == 0
         measure = state.step > 0 and (periodic or self.alpha.wants_measure(state))
         combination = None if isinstance(self.combine, WeightedSum) else self.combine
-        seen = mode(retain, forget, parameters, state, Ahead(look, measure, combination))
+        seen = MODES[self.mode](retain, forget, parameters, state, Ahead(look, measure, combination))
         self.alpha.learn(state, seen)
         return replace(seen, evaluations=spent + seen.evaluations)
 

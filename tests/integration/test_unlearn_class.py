@@ -143,10 +143,10 @@ def test_attacks_and_shadow_models_that_are_there_are_kept(tmp_path: Path, monke
     assert len(made) == 3 and found
     assert go(monkeypatch) == 0
     assert (stamps(), attacks()) == (made, found)
-    monkeypatch.setattr(unlearn_class, "ulira", None)  # what is there is not worked out again
-    assert go(monkeypatch, "--shadow_models", "2") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearn_class, "ulira", None)  # what is there is not worked out again
+        assert go(patch, "--shadow_models", "2") == 0
     assert attacks() == found
-    monkeypatch.undo()
     results = json.loads(file.read_text())
     results["shadows"]["made"]["version"] -= 1
     file.write_text(json.dumps(results))
