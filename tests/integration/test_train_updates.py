@@ -49,6 +49,7 @@ def test_every_mode_runs_with_every_alpha(model: Path, tmp_path: Path, mode: str
     if alpha == "absolute":
         assert used == [0.03] * 4
     else:
+        assert (used[0] > 0) is (alpha == "correction")
         assert all(0 < value < math.inf for value in used[1:])
 
 
