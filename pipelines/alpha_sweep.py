@@ -76,7 +76,9 @@ def render(results: Iterable[dict[str, Any]]) -> str:
         cells = [spread(values_of(group, score)) for score in SCORES]
         cosines = [r["gradients"]["mean_cosine"] for r in group if r["erased"]]
         mark = " (default)" if (way, value) == DEFAULT else ""
-        lines.append(f"| {way}{mark} | {value:g} | {len(group)} | {' | '.join(cells)} | {spread(cosines, 2)} |")
+        lost = sum(not r["erased"] for r in group)
+        runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
+        lines.append(f"| {way}{mark} | {value:g} | {runs} | {' | '.join(cells)} | {spread(cosines, 2)} |")
     return "\n".join(lines) + "\n"
 
 

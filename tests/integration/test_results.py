@@ -123,6 +123,13 @@ def test_the_alpha_sweeps_table_is_of_its_results(tmp_path: Path) -> None:
         assert max(values) - min(values) <= 0.03, (score, values)
 
 
+def test_the_alpha_sweeps_table_tells_of_runs_that_diverged(tmp_path: Path) -> None:
+    sweep = pipeline("alpha_sweep")
+    (fine, *_) = TrialStore(sweep.STORE, tmp_path).results().values()
+    assert "| 2, 1 diverged |" in sweep.render([fine, fine | {"seed": 1, "erased": None}])
+    assert "diverged" not in sweep.render([fine])
+
+
 def test_the_readmes_table_of_unlearning_is_of_the_study() -> None:
     """And of the settings that are shipped: a run of others is not among the rows."""
     study, methods = (importlib.import_module(f"pipelines.unlearning_{name}") for name in ("table", "methods"))
