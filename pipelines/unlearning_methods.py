@@ -124,10 +124,7 @@ tuning showed of the first two; the third is the first with other pictures."""
 
 
 def repaired(config: str, rule: str, steps: int, retain: tuple[int, int, int]) -> Method:
-    """A rule with random labels, and after each of its steps some that only retain, whose number is searched.
-
-    LUR's first two steps look for alpha, so it has more than two whatever the number.
-    """
+    """A rule with random labels, and after each of its steps some that only retain, whose number is searched."""
     changed = (f"update={{name: alternating_steps, rule: {rule}}}", RANDOM, f"{STEPS}={steps}")
     return Method(config, RETAIN_STEPS, retain, changed, settings=TO_BE_WON)
 
@@ -165,7 +162,7 @@ del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, those of nearest labels included: a tenth of retraining's 300, and
 a twentieth where it takes 600. Drawings with wrong labels have 99, a thirtieth of retraining's 3,000."""
 MEASURES = 2
-"""Steps' worth that LUR spends at the start on finding alpha, where no third evaluation tells it."""
+"""Steps' worth that LUR spends early on measures of its correction, where no third evaluation tells it."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:

@@ -83,7 +83,7 @@ class LUR:
         Field(
             ge=0,
             description="alternating and first_order: steps between measures of the correction, "
-            "beside the first that alpha asks for; 0: those alone",
+            "beside the early ones that alpha asks for; 0: those alone",
         ),
     ] = 25
 
