@@ -13,6 +13,8 @@ from accelerate.utils import release_memory
 from pydantic.dataclasses import dataclass
 
 from erase.components import STRICT
+from erase.config import dump
+from erase.diffusion.losses import TeacherDistillation
 from erase.diffusion.pipelines import load_pipeline
 from erase.diffusion.prepare import Base, Prepared, load_base, prepare
 from erase.diffusion.settings import ErasureSettings, Plan, make_plan
@@ -35,6 +37,7 @@ from erase.training.launch import (
 from erase.training.output import write_result
 from erase.training.settings import TrainingSettings
 from erase.training.sharding import shard_task, sharding_is_on
+from erase.updates import is_held, label
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -88,10 +91,22 @@ def check_run(run: ErasureRun) -> Plan:
         problems.append("hub_model_id: must be given with push_to_hub, as OWNER/NAME")
     if not run.push_to_hub and (run.hub_model_id is not None or run.hub_private_repo):
         problems.append("hub_model_id, hub_private_repo: do nothing without push_to_hub; add push_to_hub: true")
+    if stands_still(run):
+        problems.append(
+            f"update: {label(dump(run.update))} takes no step where the retain gradient is 0, as that of "
+            "teacher_distillation is where a run begins, and so would never move; choose another rule, or "
+            "retain_loss.name denoising"
+        )
     refuse(problems)
     if plan is None:
         raise UserError("the run has no plan")
     return plan
+
+
+def stands_still(run: ErasureRun) -> bool:
+    """Whether a teacher's loss without a slope at the teacher's own weights holds the rule where it begins."""
+    taught = isinstance(run.retain_loss, TeacherDistillation) and run.adam_weight_decay == 0
+    return taught and is_held(run.update, retain=0.0, forget=1.0)
 
 
 def inputs_of(run: ErasureRun) -> dict[str, object]:

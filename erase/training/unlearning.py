@@ -17,6 +17,7 @@ from torch import nn
 from erase.classification.batch_norm import has_batch_norm
 from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
 from erase.classification.fit import batch_norm_problems, unfit
+from erase.classification.losses import Distillation, TeacherDivergence
 from erase.classification.masks import Saliency, hash_weights
 from erase.classification.models import head, make_model
 from erase.classification.networks import Logits
@@ -51,7 +52,7 @@ from erase.training.originals import (
 )
 from erase.training.output import write_result
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
-from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly, label
+from erase.updates import AlternatingSteps, ForgetOnly, RetainOnly, is_held, label
 
 SPLITS = "splits.json"
 
@@ -187,19 +188,23 @@ def check_model(run: UnlearningRun, model: nn.Module, splits: Splits) -> None:
         problems += part.problems(movable) if isinstance(part, Trim | Saliency) else []
     if run.forget_loss.extra_class:
         head(model)
-    if stands_still(run, model):
+    if flat := flat_at_start(run, model):
         problems.append(
-            "forget_loss.name: teacher_divergence has no gradient where the network is the original, which with "
-            "update.name forget_only it stays; choose another rule, such as alternating_steps"
+            f"{flat} has no gradient where the network is the original, which with update {label(dump(run.update))} it "
+            "stays; choose another rule, such as alternating_steps"
         )
     refuse(problems)
 
 
-def stands_still(run: UnlearningRun, model: nn.Module) -> bool:
-    """Whether all that moves the weights is a loss without a slope at the original's, seen by the same statistics."""
-    alone = isinstance(run.update, ForgetOnly) and run.start.name == "trained" and run.adam_weight_decay == 0
+def flat_at_start(run: UnlearningRun, model: nn.Module) -> str | None:
+    """The loss without a slope at the original's weights, seen by the same statistics, that holds the rule there."""
+    begins = run.start.name == "trained" and run.adam_weight_decay == 0
     same = run.batch_norm == "frozen" or not has_batch_norm(model)
-    return alone and same and run.forget_loss.name == "teacher_divergence"
+    forget = isinstance(run.forget_loss, TeacherDivergence)
+    retain = isinstance(run.retain_loss, Distillation) and run.retain_loss.gamma == 0
+    if not (begins and same) or not is_held(run.update, retain=float(not retain), forget=float(not forget)):
+        return None
+    return "forget_loss.name: teacher_divergence" if forget else "retain_loss.gamma: distillation with 0"
 
 
 def as_shown(run: UnlearningRun, splits: Splits) -> Splits:

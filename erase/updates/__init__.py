@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from erase.protocols import UpdateState
 from erase.updates.alternating_steps import AlternatingSteps
 from erase.updates.cagrad import CAGrad
 from erase.updates.forget_only import ForgetOnly
@@ -70,6 +73,23 @@ def remembering(update: Update) -> dict[str, TorchJD]:
     return {place: each for place, each in of_torchjd(update).items() if hasattr(each.module, "reset")}
 
 
+def is_held(update: Update, retain: float, forget: float) -> bool:
+    """Whether a rule takes no step from two gradients of these norms; some, as MGDA, take none where one is 0.
+
+    LUR's look-ahead moves off the point where a gradient vanishes, but along a retain gradient of 0 it goes nowhere.
+    """
+    if isinstance(update, AlternatingSteps):
+        return retain == 0 and (forget == 0 if update.rule is None else is_held(update.rule, retain, forget))
+    if isinstance(update, RetainOnly | ForgetOnly):
+        return (retain if isinstance(update, RetainOnly) else forget) == 0
+    if isinstance(update, LUR):
+        goes = retain > 0 or (forget > 0 and update.mode != "first_order")
+        return not goes and is_held(update.combine, retain, forget)
+    step = torch.tensor([forget])
+    update.combine([torch.tensor([retain])], [step], UpdateState())
+    return not step.any()
+
+
 def label(update: Mapping[str, Any]) -> str:
     """A dumped rule's name, with those of the rules in it: "alternating_steps of lur with nash"."""
     rule, combine = update.get("rule"), update.get("combine") or {}
@@ -93,6 +113,7 @@ __all__ = [
     "UPGrad",
     "Update",
     "WeightedSum",
+    "is_held",
     "key_of",
     "label",
     "of_torchjd",

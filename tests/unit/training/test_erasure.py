@@ -101,6 +101,23 @@ def test_a_folder_in_use_is_refused_before_anything_is_made(tmp_path: Path, mode
     assert [path.name for path in run.output_dir.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("update", "label"),
+    [
+        ("mgda", "mgda"),
+        ("{name: lur, mode: first_order, combine: mgda}", "lur with mgda"),
+        ("{name: torchjd, aggregator: MGDA}", "torchjd"),
+    ],
+)
+def test_a_rule_that_the_teacher_s_loss_would_hold_for_ever_is_refused(
+    tmp_path: Path, model: Path, update: str, label: str
+) -> None:
+    run = settings(tmp_path, model, f"update={update}")
+    with pytest.raises(UserError, match=f"^update: {label} takes no step where the retain gradient is 0"):
+        check_run(run)
+    check_run(settings(tmp_path, model, f"update={update}", "adam_weight_decay=0.1"))  # which moves the weights
+
+
 def test_overwriting_starts_anew(tmp_path: Path, model: Path) -> None:
     erase_concepts(settings(tmp_path, model))
     run = settings(tmp_path, model, "overwrite=true", "max_train_steps=1")

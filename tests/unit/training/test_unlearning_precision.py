@@ -12,7 +12,7 @@ from erase.config import build
 from erase.errors import UserError
 from erase.training.launch import launcher_problems
 from erase.training.step_log import read_log
-from erase.training.unlearning import stands_still, unlearn
+from erase.training.unlearning import flat_at_start, unlearn
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 
 COMMON: dict[str, Any] = {
@@ -23,6 +23,11 @@ COMMON: dict[str, Any] = {
     "start": {"name": "scratch"},
     "train_batch_size": 8,
     "max_train_steps": 3,
+}
+
+TAUGHT: dict[str, Any] = {
+    "retain_loss": {"name": "distillation", "gamma": 0.0, "alpha": 1.0},
+    "forget_loss": {"name": "bad_teacher"},
 }
 
 
@@ -94,24 +99,37 @@ def test_no_input_of_a_classifier_s_run_lies_where_overwrite_removes(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("given", "normalises", "still"),
+    ("given", "normalises", "flat"),
     [
-        ({}, True, True),
-        ({"batch_norm": "batch"}, True, False),
-        ({"batch_norm": "batch"}, False, True),
-        ({"adam_weight_decay": 0.01}, True, False),
-        ({"start": {"name": "trim"}}, True, False),
-        ({"update": {"name": "alternating_steps"}}, True, False),
-        ({"forget_loss": {"name": "uniform"}}, True, False),
+        ({}, True, "forget_loss.name: teacher_divergence"),
+        ({"batch_norm": "batch"}, True, None),
+        ({"batch_norm": "batch"}, False, "forget_loss.name: teacher_divergence"),
+        ({"adam_weight_decay": 0.01}, True, None),
+        ({"start": {"name": "trim"}}, True, None),
+        ({"update": {"name": "alternating_steps"}}, True, None),
+        ({"update": {"name": "mgda"}}, True, "forget_loss.name: teacher_divergence"),
+        ({"update": {"name": "alternating_steps", "rule": "mgda"}}, True, None),
+        ({"forget_loss": {"name": "uniform"}}, True, None),
+        (TAUGHT | {"update": {"name": "mgda"}}, True, "retain_loss.gamma: distillation with 0"),
+        (
+            TAUGHT | {"update": {"name": "alternating_steps", "rule": "mgda"}},
+            True,
+            "retain_loss.gamma: distillation with 0",
+        ),
+        (TAUGHT | {"update": {"name": "lur"}}, True, None),
+        (TAUGHT | {"update": {"name": "mgda"}, "retain_loss": {"name": "distillation"}}, True, None),
     ],
-    ids=["same statistics", "a batch's", "none to differ in", "decay", "another start", "retains", "another loss"],
+    ids=[
+        *("same statistics", "a batch's", "none to differ in", "decay", "another start", "retains", "shortest"),
+        *("shortest, retains", "another loss", "taught", "taught, retains", "taught, not shortest", "by labels too"),
+    ],
 )
-def test_a_loss_from_the_original_stands_still_where_nothing_else_moves_it(
-    tmp_path: Path, given: dict[str, Any], normalises: bool, still: bool
+def test_a_loss_from_the_original_flat_at_start_where_nothing_else_moves_it(
+    tmp_path: Path, given: dict[str, Any], normalises: bool, flat: str | None
 ) -> None:
     alone = {"update": {"name": "forget_only"}, "forget_loss": {"name": "teacher_divergence"}}
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2) if normalises else nn.ReLU())
-    assert stands_still(settings(tmp_path, **{"start": {"name": "trained"}} | alone | given), network) is still
+    assert flat_at_start(settings(tmp_path, **{"start": {"name": "trained"}} | alone | given), network) == flat
 
 
 @pytest.mark.parametrize(
