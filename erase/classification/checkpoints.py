@@ -62,6 +62,11 @@ def describe(folder: Path, key: str = "classifier") -> Description:
         raise UserError(f"{key}: {folder / DESCRIPTION} is damaged: {error}") from None
 
 
+def saved_classes(folder: Path) -> dict[int, str]:
+    """The classes' names by their numbers."""
+    return dict(enumerate(describe(folder, KEY).classes))
+
+
 def read_weights(file: Path, key: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file; a pickle is never opened."""
     if file.suffix in PICKLES:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from erase.classification.material import Material, largest, none_of
+from erase.classification.splits import Splits
 from erase.components import STRICT, Place
 from erase.config import dump
 from erase.errors import UserError
@@ -92,16 +93,11 @@ class Masked:
         self._held: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         if isinstance(mask, NoMask):
             return
-        settings = {key: value for key, value in dump(mask).items() if key != "file"}
-        self.identity = {
-            "mask": json.dumps(settings, sort_keys=True),
-            "forget": material.splits.forget.hash(),
-            "model": hash_weights(model),
-        }
+        self.identity = identity_of(mask, material.splits) | {"model": hash_weights(model)}
         if mask.file is None:
             self.entries = mask.entries(model, material)
             if not any(moves.any() for moves in self.entries.values()):
-                raise UserError(f"mask: found {settings}, which lets none of the entries move; let some")
+                raise UserError(f"mask: found {self.identity['mask']}, which lets none of the entries move; let some")
         else:
             self.entries = read_mask(mask.file, self.identity, material.parameters)
 
@@ -134,25 +130,54 @@ class Masked:
             save_file(tensors, folder / FILE, metadata=self.identity)
 
 
+def identity_of(mask: Saliency | FisherRatio, splits: Splits) -> dict[str, str]:
+    """What a mask was made from, but for the network: settings, samples, and how they were normalised."""
+    settings = {key: value for key, value in dump(mask).items() if key != "file"}
+    normalise = {"mean": splits.normalise.mean, "std": splits.normalise.std}
+    made_from = {"mask": json.dumps(settings, sort_keys=True), "normalise": json.dumps(normalise)}
+    parts = {"forget": splits.forget} | ({"retain": splits.retain} if isinstance(mask, FisherRatio) else {})
+    return made_from | {name: part.hash() for name, part in parts.items()}
+
+
+def check_mask(mask: Mask, splits: Splits) -> None:
+    """Refuses a stored mask of other settings or samples, before there is a network to hold it against."""
+    if not isinstance(mask, NoMask) and mask.file is not None:
+        _stored(mask.file, identity_of(mask, splits))
+
+
 def read_mask(file: Path, identity: Mapping[str, str], parameters: Mapping[str, nn.Parameter]) -> Entries:
     """A stored mask; one of another kind, forget set or network is refused."""
+    entries = _stored(file, identity)
+    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+    if {name: tuple(tensor.shape) for name, tensor in entries.items()} != shapes:
+        raise UserError(f"mask.file: {file} is of other parameters than `parameters` chooses; leave `mask.file` out")
+    return {name: entries[name].to(p.device) for name, p in parameters.items()}
+
+
+SAID = {
+    "forget": "a forget set of the hash",
+    "retain": "a retain set of the hash",
+    "model": "a network of the hash",
+    "normalise": "pictures normalised by",
+    "mask": "settings",
+}
+
+
+def _stored(file: Path, identity: Mapping[str, str]) -> Entries:
+    """What a mask's file holds, if it was made from what ``identity`` says."""
     try:
         with safe_open(file, framework="pt") as stored:
             found = stored.metadata() or {}
             entries = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"mask.file: {file} cannot be read: {error}") from None
-    said = {"forget": "a forget set of the hash", "model": "a network of the hash", "mask": "settings"}
-    for key, words in said.items():
-        if found.get(key) != identity[key]:
+    for key, now in identity.items():
+        if found.get(key) != now:
             raise UserError(
-                f"mask.file: {file} was made with {words} {found.get(key)}; this run's is {identity[key]}; leave "
+                f"mask.file: {file} was made with {SAID[key]} {found.get(key)}; this run's is {now}; leave "
                 "`mask.file` out, and the mask is made anew"
             )
-    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    if {name: tuple(tensor.shape) for name, tensor in entries.items()} != shapes:
-        raise UserError(f"mask.file: {file} is of other parameters than `parameters` chooses; leave `mask.file` out")
-    return {name: entries[name].to(p.device) for name, p in parameters.items()}
+    return entries
 
 
 def hash_weights(model: nn.Module) -> str:

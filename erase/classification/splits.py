@@ -87,6 +87,11 @@ def make_splits(
     gone = torch.zeros(len(train), dtype=torch.bool)
     gone[choice.places] = True
     kept_test, test_forgotten = _without(test, choice.classes)
+    if not len(kept_test):
+        raise UserError(
+            f"data: all {len(test)} test pictures are of what forget.name {forget.name} chooses, so that nothing could "
+            "be judged of what is kept; give more pictures of the other classes"
+        )
     return Splits(
         train=train,
         forget=train.take(choice.places),

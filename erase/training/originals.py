@@ -124,14 +124,19 @@ def check_splits_of(place: Path, splits: Splits, part: str, key: str) -> None:
         )
 
 
-def check_learned(place: Path, key: str) -> None:
-    """Refuses a retrained reference in the original's place: it never saw what its own run forgot."""
+def check_checkpoint(place: Path, splits: Splits) -> None:
+    """Refuses, in the original's place, what was trained on other samples, or is a retrained reference.
+
+    A reference never saw what its own run forgot.
+    """
+    key = "model.checkpoint"
+    check_splits_of(place, splits, "train", key)
     folder = described(place)
     if folder is None or not is_finished(folder):
         return
-    made = read_json(folder / PROVENANCE, key).get("config", {})
-    if made.get("learn_from") == "retain" and made.get("start", {}).get("name") == "scratch":
+    made = read_json(folder / PROVENANCE, key)
+    if made.get("config", {}).get("learn_from") == "retain" and "begun_with" not in made:
         raise UserError(
-            f"{key}: {folder} was trained from scratch on what is kept, not on all samples, as an original is; "
+            f"{key}: {folder} was trained afresh on what is kept, not on all samples, as an original is; "
             "give the original, or leave the key away to have it trained"
         )

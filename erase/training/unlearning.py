@@ -15,10 +15,16 @@ from accelerate import Accelerator
 from torch import nn
 
 from erase.classification.batch_norm import has_batch_norm
-from erase.classification.checkpoints import check_labels, checkpoint_normalise, transformers_folder
+from erase.classification.checkpoints import (
+    check_labels,
+    checkpoint_normalise,
+    described,
+    saved_classes,
+    transformers_folder,
+)
 from erase.classification.fit import batch_norm_problems, unfit
 from erase.classification.losses import Distillation, TeacherDivergence
-from erase.classification.masks import Saliency, hash_weights
+from erase.classification.masks import Saliency, check_mask, hash_weights
 from erase.classification.models import head, make_model
 from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
@@ -42,7 +48,7 @@ from erase.training.originals import (
     begins_at_random,
     cached_classifier,
     check_cache,
-    check_learned,
+    check_checkpoint,
     check_splits_of,
     continued,
     from_checkpoint,
@@ -131,8 +137,7 @@ def save(task: UnlearningTask, splits: Splits, folder: Path) -> None:
 def with_original(run: UnlearningRun, splits: Splits, processes: int = 1) -> UnlearningRun:
     """The run with the checkpoint that is to forget; one of other samples than these splits' is refused."""
     if run.model.checkpoint is not None:
-        check_splits_of(run.model.checkpoint, splits, "train", "model.checkpoint")
-        check_learned(run.model.checkpoint, "model.checkpoint")
+        check_checkpoint(run.model.checkpoint, splits)
         return run
     if not needs_original(run):
         return run
@@ -171,6 +176,8 @@ def build_model(run: UnlearningRun, splits: Splits) -> nn.Module:
     torch.manual_seed(derive(run.seed, "model"))
     model = make_model(run.model, len(splits.classes), splits.train.channels)
     foreign = transformers_folder(run.model)
+    if run.model.checkpoint is not None and (saved := described(run.model.checkpoint)) is not None:
+        check_labels(saved_classes(saved), splits.classes, saved)
     if foreign is not None and isinstance(model, Logits):
         check_labels(model.network.config.id2label, splits.classes, foreign)
     return model
@@ -194,6 +201,7 @@ def check_model(run: UnlearningRun, model: nn.Module, splits: Splits) -> None:
             "stays; choose another rule, such as alternating_steps"
         )
     refuse(problems)
+    check_mask(run.mask, splits)
 
 
 def flat_at_start(run: UnlearningRun, model: nn.Module) -> str | None:
@@ -253,7 +261,10 @@ def unfit_batch_norm(run: UnlearningRun, model: nn.Module) -> Iterator[str]:
 def plan_unlearning(run: UnlearningRun) -> str:
     """``--dry_run``: what would be trained on what; zero matched parameters are an error."""
     check_unlearning(run)
-    model, splits = with_model(run, make_splits(run.data, run.forget, run.split_seed))
+    splits = make_splits(run.data, run.forget, run.split_seed)
+    if run.model.checkpoint is not None:
+        check_checkpoint(run.model.checkpoint, splits)
+    model, splits = with_model(run, splits)
     check_model(run, model, splits)
     total = sum(p.numel() for p in model.parameters())
     trainable = run.parameters.select(model)

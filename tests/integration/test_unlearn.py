@@ -139,8 +139,9 @@ def test_a_checkpoint_of_other_samples_is_refused(config: Path, cache: Path, tmp
     assert train(config) == 0
     shutil.copytree(original_of(cache), tmp_path / "original")
     words = ["--model.checkpoint", "original", "--output_dir", "other"]
-    assert train(config, *words, "--split_seed", "1") == 2
-    assert "model.checkpoint: original was trained on samples of hash" in capsys.readouterr().err
+    for dry in ([], ["--dry_run"]):
+        assert train(config, *words, "--split_seed", "1", *dry) == 2
+        assert "model.checkpoint: original was trained on samples of hash" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert train(config, *words) == 0
 
@@ -150,7 +151,24 @@ def test_a_retrained_classifier_is_refused_as_the_original(config: Path, tmp_pat
     afresh = ["--start.name", "scratch", "--update", "{name: retain_only}", "--batch_norm", "batch"]
     assert train(config, *afresh, "--output_dir", "retrained") == 0
     assert train(config, "--model.checkpoint", "retrained", "--output_dir", "other") == 2
-    assert "model.checkpoint: retrained was trained from scratch on what is kept" in capsys.readouterr().err
+    assert "model.checkpoint: retrained was trained afresh on what is kept" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_same_classes_in_another_order_is_refused(
+    config: Path, cache: Path, tmp_path: Path, capsys: Say
+) -> None:
+    assert train(config) == 0
+    shutil.copytree(original_of(cache), tmp_path / "original")
+    file = tmp_path / "original" / "classifier.json"
+    said = json.loads(file.read_text())
+    said["classes"][:2] = reversed(said["classes"][:2])
+    file.write_text(json.dumps(said))
+    assert train(config, "--model.checkpoint", "original", "--output_dir", "other") == 2
+    assert (
+        f"original knows {said['classes'][0]!r} as its class 0, which is class 1 of the data" in capsys.readouterr().err
+    )
     assert not (tmp_path / "other").exists()
 
 

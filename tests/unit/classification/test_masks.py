@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from erase.classification.images import Normalise
 from erase.classification.losses import CrossEntropy, GradientAscent, L1Sparse, RandomLabel
-from erase.classification.masks import FILE, MASKS, FisherRatio, Masked, NoMask, Saliency, hash_weights
+from erase.classification.masks import FILE, MASKS, FisherRatio, Masked, NoMask, Saliency, check_mask, hash_weights
 from erase.classification.splits import Splits
 from erase.classification.starts import Trim
 from erase.classification.task import UnlearningTask
@@ -127,7 +128,7 @@ def test_fisher_ratio_by_hand() -> None:
 
 
 def test_a_mask_that_lets_nothing_move_is_refused() -> None:
-    with pytest.raises(UserError, match=r"mask: found .*'share': 0.0001.*, which lets none of the entries move"):
+    with pytest.raises(UserError, match=r'mask: found .*"share": 0.0001.*, which lets none of the entries move'):
         task_with(Saliency(share=1e-4))
 
 
@@ -184,6 +185,30 @@ def test_a_mask_of_another_forget_set_is_refused_with_both_hashes(stored: Path) 
         use(stored, other)
     assert splits.forget.hash() in str(caught.value)
     assert other.forget.hash() in str(caught.value)
+
+
+def test_a_mask_of_pictures_that_were_normalised_otherwise_is_refused(stored: Path) -> None:
+    with pytest.raises(UserError, match=r"mask.file: .* pictures normalised by .*\[0.5\].*; this run's is .*\[0.25\]"):
+        use(stored, replace(tiny_splits(), normalise=Normalise((0.25,), (0.5,))))
+
+
+def test_only_a_mask_that_looked_at_the_retain_set_is_held_to_it(stored: Path, tmp_path: Path) -> None:
+    fewer = tiny_splits()
+    fewer = replace(fewer, retain=fewer.retain.take([0, 1]))
+    use(stored, fewer)
+    task_with(FisherRatio()).masked.save(tmp_path)
+    ratio = FisherRatio(file=tmp_path / FILE)
+    check_mask(ratio, tiny_splits())
+    with pytest.raises(UserError, match=r"mask.file: .* a retain set of the hash"):
+        check_mask(ratio, fewer)
+
+
+def test_a_mask_of_other_samples_is_refused_before_there_is_a_network(stored: Path) -> None:
+    splits = tiny_splits()
+    check_mask(Saliency(file=stored), splits)
+    check_mask(NoMask(), splits)
+    with pytest.raises(UserError, match=r"mask.file: .* a forget set of the hash"):
+        check_mask(Saliency(file=stored), replace(splits, forget=splits.retain))
 
 
 def use(stored: Path, splits: Splits) -> None:

@@ -16,7 +16,7 @@ from erase.classification.images import Images, Normalise
 from erase.classification.splits import FORGET, Classes, Flipped, Forget, Listed, Random, Splits, make_splits
 from erase.config import build
 from erase.errors import UserError
-from tests.unit.classification.pictures import PETS, pets
+from tests.unit.classification.pictures import PETS, noise, pets
 
 RANDOM = Random()
 
@@ -169,6 +169,19 @@ def test_shares_that_leave_a_part_empty_are_refused(tmp_path: Path) -> None:
     assert [problem.split(":")[0] for problem in refused.value.problems] == ["test_share", "validation_share"]
     with pytest.raises(UserError, match=r"^data: 0.1 of each class is held back for test, .* 5 pictures is 0; give"):
         make_splits(Folder(path=folder, size=8), Random(fraction=0.5), 0, test_share=0.1)
+
+
+def test_a_test_part_of_nothing_that_is_kept_is_refused(tmp_path: Path) -> None:
+    """Of three pictures a tenth is none, of twelve one: all that is tested is then to be forgotten."""
+    folder = tmp_path / "pets"
+    for name, count in (("cat", 3), ("dog", 12)):
+        (folder / name).mkdir(parents=True)
+        for place in range(count):
+            noise(place).save(folder / name / f"{place}.png")
+    with pytest.raises(UserError, match=r"^data: all 1 test pictures are of what forget.name classes chooses"):
+        make_splits(Folder(path=folder, size=8), Classes(labels=("dog",)), 0, test_share=0.1)
+    kept = make_splits(Folder(path=folder, size=8), Classes(labels=("cat",)), 0, test_share=0.1)
+    assert len(kept.test) == 1 and not len(kept.test_forgotten)
 
 
 def test_a_sources_own_test_pictures_are_the_test_part(tmp_path: Path) -> None:
