@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -83,6 +83,10 @@ class Diagnostics:
     """Sketches of g_r and g_f, see :func:`erase.gradients.sketch`."""
     correction_sketches: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
     """Sketches of the two whose norms ``correction`` is the ratio of."""
+
+    def without_sketches(self) -> Diagnostics:
+        """The numbers alone, which hold no memory while the next gradients are made."""
+        return replace(self, sketches=(None, None), correction_sketches=None)
 
     def numbers(self) -> dict[str, float | None]:
         """Everything but the sketches, by name."""

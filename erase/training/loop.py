@@ -127,7 +127,7 @@ class TrainingRun:
                 self._put_back(kept)
             if probing:
                 self.probe("after", *probed)
-        return seen
+        return seen.without_sketches()
 
     def _put_back(self, kept: Mapping[str, Tensor]) -> None:
         """The task's buffers as they were."""

@@ -141,6 +141,8 @@ def report(
 
 
 def ratio(part: Tensor, whole: Tensor) -> float:
-    """||part|| / ||whole||; 0 if the whole vanishes."""
+    """||part|| / ||whole||; 0 if the whole vanishes, NaN if it is not finite."""
     size = whole.norm().item()
+    if not math.isfinite(size):
+        return math.nan
     return part.norm().item() / size if size > 0 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erase.errors import UserError
+from erase.protocols import Diagnostics
 from erase.training.interruption import Interrupted
 from erase.training.step_log import read_log
 from erase.updates import LUR, AlternatingSteps, PCGrad, TorchJD, WeightedSum
@@ -58,13 +60,30 @@ def checkpoints(folder: Path) -> list[str]:
 def test_every_step_is_logged_and_checkpoints_come_at_their_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     before = weights(run)
-    assert run.train().gradient_evaluations == (3 + 4) * 3  # LUR's chained mode, and its looks for alpha
+    assert run.train().gradient_evaluations == (1 + 4) * 3  # LUR's chained mode, and its look for alpha
     log = read_log(tmp_path)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert all(set(line) == FACTS for line in log)
     assert log[0]["retain_loss"] == 0.0 and log[1]["retain_loss"] > 0
     assert checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-4"]
     assert all(not torch.equal(p, b) for p, b in zip(weights(run), before, strict=True))
+
+
+def test_no_sketch_of_a_step_is_held_during_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of small tensors a sketch is as long as the gradient, and a chained step makes four."""
+    run, seen, alive = make_run(tmp_path), list[weakref.ref[Tensor]](), list[int]()
+    numbers = run.blocks.numbers
+
+    def watched(diagnostics: Diagnostics, weight: float) -> Any:
+        made = (*diagnostics.sketches, *(diagnostics.correction_sketches or ()))
+        seen[:] = [weakref.ref(sketch) for sketch in made if sketch is not None]
+        return numbers(diagnostics, weight)
+
+    monkeypatch.setattr(run.blocks, "numbers", watched)
+    run.task.before = lambda _: alive.append(sum(sketch() is not None for sketch in seen))
+    run.train()
+    assert len(seen) == 4
+    assert alive == [0] * 4
 
 
 def test_the_last_step_is_saved_whatever_the_interval(tmp_path: Path) -> None:
@@ -219,7 +238,7 @@ def test_a_finished_run_that_is_resumed_has_nothing_to_do(tmp_path: Path) -> Non
     first.train()
     again = make_run(tmp_path, resume_from_checkpoint="latest")
     again.resume()
-    assert again.train().gradient_evaluations == again.cost_before.gradient_evaluations == (3 + 4) * 3
+    assert again.train().gradient_evaluations == again.cost_before.gradient_evaluations == (1 + 4) * 3
     assert again.task.evaluations == 0
     assert_same_bits(weights(again), weights(first))
     assert len(read_log(tmp_path)) == 4
