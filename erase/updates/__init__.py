@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from erase.protocols import UpdateState
+from erase.updates.alpha import AbsoluteAlpha
 from erase.updates.alternating_steps import AlternatingSteps
 from erase.updates.cagrad import CAGrad
 from erase.updates.forget_only import ForgetOnly
@@ -79,12 +80,14 @@ def is_held(update: Update, retain: float, forget: float) -> bool:
     LUR's look-ahead moves off the point where a gradient vanishes, but along a retain gradient of 0 it goes nowhere.
     """
     if isinstance(update, AlternatingSteps):
-        return retain == 0 and (forget == 0 if update.rule is None else is_held(update.rule, retain, forget))
+        held = forget == 0 if update.rule is None else is_held(update.rule, retain, forget)
+        return retain == 0 and (held or update.forget_until == 0)
     if isinstance(update, RetainOnly | ForgetOnly):
         return (retain if isinstance(update, RetainOnly) else forget) == 0
     if isinstance(update, LUR):
+        looks = update.alpha != AbsoluteAlpha(value=0.0)
         goes = retain > 0 or (forget > 0 and update.mode != "first_order")
-        return not goes and is_held(update.combine, retain, forget)
+        return not (looks and goes) and is_held(update.combine, retain, forget)
     step = torch.tensor([forget])
     update.combine([torch.tensor([retain])], [step], UpdateState())
     return not step.any()

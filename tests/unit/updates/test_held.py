@@ -10,6 +10,7 @@ import torch
 
 from erase.protocols import UpdateState
 from erase.updates import LUR, MGDA, UPDATES, AlternatingSteps, ForgetOnly, RetainOnly, Update, is_held
+from erase.updates.alpha import AbsoluteAlpha
 from tests.unit.updates.problems import Network, flat
 from tests.unit.updates.test_torchjd_aggregator import NAMES, torchjd
 
@@ -19,10 +20,13 @@ RULES: dict[str, Callable[[], Update]] = {
     "lur exact with mgda": lambda: LUR(mode="exact", combine=MGDA()),
     "lur alternating with mgda": lambda: LUR(mode="alternating", combine=MGDA()),
     "lur first_order with mgda": lambda: LUR(mode="first_order", combine=MGDA()),
+    "lur with mgda, of no length": lambda: LUR(alpha=AbsoluteAlpha(value=0.0), combine=MGDA()),
     "alternating_steps of mgda": lambda: AlternatingSteps(rule=MGDA()),
+    "alternating_steps that only retain": lambda: AlternatingSteps(forget_until=0),
     **{f"torchjd {name}": partial(torchjd, name) for name in NAMES},
 }
 STILL = {"mgda", "lur first_order with mgda", "alternating_steps of mgda", "retain_only"}
+STILL |= {"lur with mgda, of no length", "alternating_steps that only retain"}
 STILL |= {f"torchjd {name}" for name in ("CAGrad", "MGDA", "PCD")}
 
 
