@@ -36,7 +36,7 @@ from pipelines.training_table import category, render
 ROOT = Path(__file__).resolve().parents[1]
 STORE = Path(__file__).parent / "results" / "benchmark_training"
 WARM_UP = 2
-"""Rounds before those that count. LUR looks ahead from the second step on."""
+"""Rounds before those that count: in the first LUR looks for its alpha, too."""
 SETTINGS = {
     "shapes": Setting("cpu", embedded_unet, tokens=12, batch_size=8, latent_batch=16, config="shapes_star"),
     "sd15": Setting("cuda", large_unet, tokens=77, batch_size=8, latent_batch=16, config="sd15_artist"),

@@ -40,7 +40,7 @@ from erase.parameters import CrossAttention, Full, LoRA, Parameters
 from erase.protocols import Objective, UpdateRule, UpdateState
 from erase.provenance import write_json, write_text
 from erase.updates import LUR, MGDA, AlternatingSteps, CAGrad, GradientProjection, Nash, PCGrad, UPGrad, WeightedSum
-from erase.updates.alpha import LOOKS, DisplacementAlpha
+from erase.updates.alpha import DisplacementAlpha
 from pipelines.benchmark_table import SUM, draw, render
 from pipelines.measure import machine, peak_on_cpu, peak_on_gpu, seconds
 
@@ -56,8 +56,8 @@ RULES: dict[str, UpdateRule] = {
 }
 """The plain sum stands here twice: how far its second ratio is from 1 is how far to trust the others."""
 PARAMETERS: dict[str, Parameters] = {"full": Full(), "cross_attention": CrossAttention(), "lora": LoRA()}
-WARM_UP = 1 + LOOKS
-"""Rounds before those that count: LUR looks ahead from the second step on, and measures its first looks."""
+WARM_UP = 1
+"""Rounds before those that count: in the first LUR looks for its alpha, and all is loaded."""
 STORE = Path(__file__).parent / "results" / "benchmark_updates"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,12 +14,10 @@ from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 from erase.updates.two_objectives import LookAhead
 
-START = 1e-5
-"""The controller's first displacement, as a share of ||theta||."""
-LOOKS = 3
-"""Looks at the first batch that find alpha."""
+LOOK = 0.1
+"""How far the look that finds alpha goes, as a share of the largest displacement."""
 FAR = math.log(1000)
-"""How far a look may be from the ratio, and the next from it."""
+"""How far from the ratio a measure may be."""
 EARLY = (1, 2, 4, 8, 16)
 """Steps done before those that measure what they would not by the way."""
 Look = Callable[[LookAhead], Diagnostics]
@@ -82,14 +80,13 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    Before the first step three looks at its batch find alpha, while the weights stay: the first displaces the
-    parameters by 1e-5 of their norm, the others follow log(correction / ratio) along log alpha, a line through the
-    last two, to where it is 0. Later measures are as noisy as their batches, and with f = ratio / measured
-    alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more than four times the ratio is no noise, and
-    alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha times the larger gradient is never longer
-    than `max_displacement` of the parameters, by the norms of the step before and again by the step's own, as a forget
-    gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha). What was learned outlives such
-    a cut, unless the correction is too large even so.
+    Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by a
+    tenth of `max_displacement`, and with f = ratio / measured alpha <- alpha * f, as if the correction grew as alpha
+    does. Later measures are as noisy as their batches: alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more
+    than four times the ratio is no noise, and alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha
+    times the larger gradient is never longer than `max_displacement` of the parameters, by the norms of the step before
+    and again by the step's own, as a forget gradient may grow a thousandfold in one step (`alternating` shifts by twice
+    alpha). What was learned outlives such a cut, unless the correction is too large even so.
     """
 
     name: Literal["correction"] = "correction"
@@ -111,17 +108,11 @@ class CorrectionAlpha:
 
     def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
         """Finds alpha before the first step that has a gradient to follow; gives the evaluations that it took."""
-        norm, spent, points = parameter_norm(parameters), 0, list[tuple[float, float]]()
-        ahead = LookAhead(math.inf, min(START, self.max_displacement) * norm)
-        for _ in range(LOOKS):
-            seen = look(ahead)
-            spent += seen.evaluations
-            state.retain_norm, state.forget_norm = seen.retain_norm or 0.0, seen.forget_norm or 0.0
-            if seen.alpha and seen.correction is not None:
-                points.append((math.log(seen.alpha), self._miss(seen.correction)))
-                state.alpha = math.exp(_zero(points))
-                ahead = LookAhead(state.alpha, self.max_displacement * norm)
-        return spent
+        seen = look(LookAhead(math.inf, LOOK * self.max_displacement * parameter_norm(parameters)))
+        state.retain_norm, state.forget_norm = seen.retain_norm or 0.0, seen.forget_norm or 0.0
+        if seen.alpha and seen.correction is not None:
+            state.alpha = seen.alpha * math.exp(-self._miss(seen.correction))
+        return seen.evaluations
 
     def choose(self, parameters: Parameters, state: UpdateState) -> LookAhead:
         """The controlled alpha, within the largest displacement."""
@@ -145,14 +136,6 @@ class CorrectionAlpha:
         if not math.isfinite(correction):
             return FAR
         return max(-FAR, min(FAR, math.log(correction / self.ratio))) if correction > 0 else -FAR
-
-
-def _zero(points: Sequence[tuple[float, float]]) -> float:
-    """Where a line through the last two points is 0; it rises by 1 to 4, as a correction does with alpha."""
-    (x, y), slope = points[-1], 1.0
-    if len(points) > 1 and x != points[-2][0]:
-        slope = min(4.0, max(1.0, (y - points[-2][1]) / (x - points[-2][0])))
-    return x - y / slope
 
 
 Alpha = AbsoluteAlpha | DisplacementAlpha | CorrectionAlpha

@@ -33,10 +33,7 @@ class AlternatingSteps:
     ] = None
     rule: Annotated[
         Annotated[LUR | Combine, Field(discriminator="name")] | None,
-        Field(
-            description="what a step to forget follows; null: the forget gradient alone; a name alone will do. lur "
-            "finds its alpha at these steps, of which it needs more than two, unless alpha is absolute"
-        ),
+        Field(description="what a step to forget follows; null: the forget gradient alone; a name alone will do"),
     ] = None
 
     @property

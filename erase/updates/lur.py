@@ -59,7 +59,7 @@ class LUR:
     """The meta-gradient update: 3 gradient evaluations a step for `chained` and `exact`, 2 for the others.
 
     A measure of the correction makes 3 of 2: `alternating` and `first_order` take some early on, then one every
-    `measure_every` steps. Three `chained` looks find alpha before the first step, whatever the mode, unless it is
+    `measure_every` steps. One `chained` look finds alpha before the first step, whatever the mode, unless it is
     given. Memory: each mode's function says it.
     """
 
@@ -97,7 +97,7 @@ class LUR:
         """Leaves the mode's gradient in ``.grad``; the parameters are as before, bit for bit."""
 
         def looked(ahead: LookAhead) -> Diagnostics:
-            return chained(retain, forget, parameters, replace(state), Ahead(ahead))
+            return chained(retain, forget, parameters, replace(state), Ahead(ahead)).without_sketches()
 
         spent = self.alpha.seek(parameters, state, looked) if state.alpha is None else 0
         look = self.alpha.choose(parameters, state)

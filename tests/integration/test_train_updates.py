@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from erase.training.step_log import read_log
-from erase.updates.alpha import LOOKS
 from tests.launch import train, unet
 from tests.properties import assert_finite, assert_same_bits
 from tests.tiny import save_tiny, write_config
@@ -41,7 +40,7 @@ def test_every_mode_runs_with_every_alpha(model: Path, tmp_path: Path, mode: str
     assert_finite(unet(tmp_path / "run").values())
     lines = read_log(tmp_path / "run")
     expected = [2, 3, 3, 3] if alpha == "correction" and EVALUATIONS[mode][0] == 2 else EVALUATIONS[mode]
-    sought = [3 * LOOKS if alpha == "correction" else 0, 0, 0, 0]  # before the first step
+    sought = [3 if alpha == "correction" else 0, 0, 0, 0]  # before the first step
     assert [line["evaluations"] for line in lines] == [sum(each) for each in zip(sought, expected, strict=True)]
     measured = [line["correction"] for line in lines]
     assert [value is not None for value in measured] == [count == 3 for count in expected]

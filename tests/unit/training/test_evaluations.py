@@ -92,7 +92,7 @@ def test_where_a_batch_may_mix_wordings_the_most_is_told(tmp_path: Path, model: 
 def test_the_dry_run_prints_the_counts(tmp_path: Path, model: Path) -> None:
     run = settings(tmp_path, model)
     latents, step = 10 * 2 * 2, 2 * (2 + 1 + 1 + 2)  # base on p and n, forget; base on p, retain twice
-    training = 4 * step + 2 * 3 * 3  # three looks for alpha, at targets that the first step knows
+    training = 4 * step + 2 * 3  # a look for alpha, at targets that the first step knows
     says = f"denoiser evaluations: {latents} for latents, fewer where they are cached; {training} in training, "
     assert f"\n{says}in each process\n" in dry_run(run, check_run(run))
 
@@ -106,7 +106,7 @@ def test_a_samplers_own_number_of_evaluations_counts(tmp_path: Path, model: Path
 
 
 def test_looks_are_those_of_the_rule_and_of_the_probes(tmp_path: Path, model: Path) -> None:
-    assert list(looks(settings(tmp_path, model, "probe_every=2"))) == [(8, 4), (4, 3), (2, 1), (4, 3)]
+    assert list(looks(settings(tmp_path, model, "probe_every=2"))) == [(4, 2), (4, 3), (2, 1), (4, 3)]
     assert list(looks(settings(tmp_path, model, "update=weighted_sum"))) == [(1, 1)] * 4
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from erase.protocols import UpdateRule
 from erase.updates import (
     LUR,
@@ -17,7 +19,7 @@ from erase.updates import (
     UPGrad,
     WeightedSum,
 )
-from erase.updates.alpha import AbsoluteAlpha
+from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha
 from tests.unit.updates.problems import HEADS, TAILS
 
 ALPHA = AbsoluteAlpha(value=0.1)
@@ -30,6 +32,8 @@ LOOK_AHEAD: dict[str, tuple[LUR, int]] = {
     "heads": (LUR(mode="alternating", alpha=ALPHA), HEADS),
     "tails": (LUR(mode="alternating", alpha=ALPHA), TAILS),
     "alternating, measured": (LUR(mode="alternating", alpha=ALPHA, measure_every=1), HEADS),
+    "chained, sought": (LUR(mode="chained", alpha=CorrectionAlpha()), 0),
+    "alternating, sought": (LUR(mode="alternating", alpha=CorrectionAlpha()), 0),
 }
 RULES: dict[str, tuple[UpdateRule, int]] = {
     "weighted_sum": (SUM, 0),
@@ -42,9 +46,6 @@ RULES: dict[str, tuple[UpdateRule, int]] = {
     "retain_only": (RetainOnly(), 1),
     "forget_only": (ForgetOnly(), 0),
     **LOOK_AHEAD,
-    **{
-        f"{name} pcgrad": (LUR(mode=rule.mode, alpha=ALPHA, measure_every=rule.measure_every, combine=PROJECTED), step)
-        for name, (rule, step) in LOOK_AHEAD.items()
-    },
+    **{f"{name} pcgrad": (replace(rule, combine=PROJECTED), step) for name, (rule, step) in LOOK_AHEAD.items()},
 }
 """Each rule, and the step that it is tried at."""
