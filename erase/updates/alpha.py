@@ -14,10 +14,10 @@ from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 from erase.updates.two_objectives import LookAhead
 
-LOOK = 0.1
-"""How far the look that finds alpha goes, as a share of the largest displacement."""
-FAR = math.log(1000)
-"""How far from the ratio a measure may be."""
+LOOK = 1e-5
+"""How far the look that finds alpha goes, as a share of ||theta||: where the correction still grows as alpha does."""
+FAR = math.log(1e5)
+"""How far from the ratio a measure may be: of a look that shows nothing, alpha is then for the bound to cut."""
 EARLY = (1, 2, 4, 8, 16)
 """Steps done before those that measure what they would not by the way."""
 Look = Callable[[LookAhead], Diagnostics]
@@ -80,13 +80,13 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by a
-    tenth of `max_displacement`, and with f = ratio / measured alpha <- alpha * f, as if the correction grew as alpha
-    does. Later measures are as noisy as their batches: alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more
-    than four times the ratio is no noise, and alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha
-    times the larger gradient is never longer than `max_displacement` of the parameters, by the norms of the step before
-    and again by the step's own, as a forget gradient may grow a thousandfold in one step (`alternating` shifts by twice
-    alpha). What was learned outlives such a cut, unless the correction is too large even so.
+    Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by 1e-5
+    of their norm, and with f = ratio / measured alpha <- alpha * f, as the correction grows as alpha does. Later
+    measures are as noisy as their batches: alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more than four
+    times the ratio is no noise, and alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha times the
+    larger gradient is never longer than `max_displacement` of the parameters, by the norms of the step before and again
+    by the step's own, as a forget gradient may grow a thousandfold in one step (`alternating` shifts by twice alpha).
+    What was learned outlives such a cut, unless the correction is too large even so.
     """
 
     name: Literal["correction"] = "correction"
@@ -108,7 +108,7 @@ class CorrectionAlpha:
 
     def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
         """Finds alpha before the first step that has a gradient to follow; gives the evaluations that it took."""
-        seen = look(LookAhead(math.inf, LOOK * self.max_displacement * parameter_norm(parameters)))
+        seen = look(LookAhead(math.inf, min(LOOK, self.max_displacement) * parameter_norm(parameters)))
         state.retain_norm, state.forget_norm = seen.retain_norm or 0.0, seen.forget_norm or 0.0
         if seen.alpha and seen.correction is not None:
             state.alpha = seen.alpha * math.exp(-self._miss(seen.correction))

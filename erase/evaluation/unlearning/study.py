@@ -55,6 +55,16 @@ def diverged(group: Sequence[Row]) -> str:
     return f"{lost} of {len(group)} diverged" if lost else ""
 
 
+def tossed(group: Sequence[Row]) -> str:
+    """How many runs SalUn's attack takes far off alone, in words: dMIA of 50 points or more, dUA of 10 or fewer.
+
+    It tells members by the confidence, and where a network has hardly any left for a class, a support vector machine
+    far from all that it was fitted on calls nearly all of the class members, or none.
+    """
+    lost = sum(abs(row.values.get("dMIA", 0.0)) >= 50 and abs(row.values.get("dUA", 0.0)) <= 10 for row in group)
+    return f"{lost} of {len(group)} by MIA" if lost else ""
+
+
 def best(groups: Mapping[str, Sequence[Row]], metric: str = "Avg_gap") -> set[str]:
     """The approximate methods of the smallest mean, among those that no run of diverged."""
     means = {
@@ -105,9 +115,10 @@ def _cell(groups: Mapping[str, Sequence[Row]], method: str, metric: str) -> str:
 
 
 def shown(group: Sequence[Row], metric: str) -> str:
-    """Mean and standard deviation of the runs that have the metric, and how many diverged."""
+    """Mean and standard deviation of the runs that have the metric; how many diverged, or are far off by MIA alone."""
     found = [spread(measured(group, metric), DIGITS.get(metric, 2))] if any(row.values for row in group) else []
-    return ", ".join([*found, *filter(None, [diverged(group)])])
+    alone = tossed(group) if metric == "Avg_gap" else ""
+    return ", ".join([*found, *filter(None, [diverged(group), alone])])
 
 
 def _unit(metric: str) -> str:

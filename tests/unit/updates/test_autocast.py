@@ -45,6 +45,8 @@ to 2^-8 / m, so by 2^-8 / sqrt(3) / m in the mean; and of m, whose logarithm may
 ROUNDINGS = 6
 """Of a layer: its input, its weights and its output, forward and backward."""
 Tensors = list[Tensor]
+GIVEN = [name for name in RULES if "sought" not in name]
+"""An alpha that is sought follows what is measured, which is in each precision its own."""
 
 
 def apart(problem: Problem, objective: Objective, along: Tensors | None = None, length: float = 0.0) -> Tensors:
@@ -102,7 +104,7 @@ def weights(rule: UpdateRule, step: int, retain: Tensors, forget: Tensors) -> tu
     return (1.0, 1.0) if isinstance(rule, WeightedSum) else (float(step % 2), float(step % 2 == 0))
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "torchjd ConFIG"])  # its weights are not to be had
+@pytest.mark.parametrize("name", [name for name in GIVEN if name != "torchjd ConFIG"])  # its weights are not to be had
 def test_under_autocast_an_update_is_made_of_its_gradients_in_float32(name: str) -> None:
     (rule, step), (_, problem) = RULES[name], unet_problem(autocast=True)
     with assert_parameters_restored(problem.parameters):
@@ -192,7 +194,7 @@ def tolerance(name: str) -> float:
     return lost() * (of_retain * uncertain + of_forget * forget.norm()).item()
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", GIVEN)
 def test_an_update_under_autocast_is_float32_s_but_for_what_its_gradients_lose(name: str) -> None:
     off = (update(name, True) - update(name, False)).norm().item()
     assert 0 < off <= tolerance(name)
@@ -210,7 +212,7 @@ def other_rule(name: str) -> str:
     return opposite.get(name, "weighted_sum")
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", GIVEN)
 def test_another_rule_s_update_is_out_of_that_tolerance(name: str) -> None:
     """Or the test above would show nothing."""
     assert (update(other_rule(name), True) - update(name, False)).norm().item() > tolerance(name)

@@ -116,6 +116,14 @@ def test_the_summary_has_a_column_for_each_setting() -> None:
     assert found["GA"] == ["0.50, 2 of 3 diverged", "–"]
 
 
+def test_a_gap_that_the_attack_alone_makes_is_told() -> None:
+    """Of three runs one is far off in MIA alone, one in UA too, one in neither."""
+    gaps = [{"dMIA": -90.0, "dUA": 1.0}, {"dMIA": -90.0, "dUA": -60.0}, {"dMIA": 5.0, "dUA": 1.0}]
+    rows = [Row("GA", SETTING, seed, {"Avg_gap": 20.0, **gap}) for seed, gap in enumerate(gaps)]
+    assert cells(summary(rows).splitlines()[2]) == ["GA", "**20.00 ± 0.00, 1 of 3 by MIA**"]
+    assert "by MIA" not in summary(rows, "dUA")
+
+
 def test_a_run_at_no_gap_has_a_place_and_the_others_stay_apart(tmp_path: Path) -> None:
     write_plot(tmp_path / "study.svg", [row("one", 0, 0.0), row("two", 0, 0.3), row("three", 0, 50.0)])
     texts = ElementTree.parse(tmp_path / "study.svg").getroot().iter("{http://www.w3.org/2000/svg}text")
