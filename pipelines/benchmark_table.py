@@ -26,11 +26,11 @@ HEADER = (
     "| rule | evaluations | time: median [quartiles] | mean | target | peak memory | target |",
     "|---|---|---|---|---|---|---|",
 )
-NOTES = """Ratios to `weighted_sum` in the same round. `weighted_sum again` is the same rule a second time: its distance
-from 1 is noise. `lur alternating` measures its correction at some early steps and at every 25th, by a step of three
-evaluations, which is in its mean if the rounds reach one (its evaluations tell), and not in its median. `alternating_steps` looks at one
-objective a step, so that it needs two steps for what the others do in one. Memory: the model, gradients, buffers and
-activations, without an optimizer's.
+NOTES = """Ratios to `weighted_sum` in the same round. `weighted_sum again` is the same rule a second time: its
+distance from 1 is noise. `lur alternating` measures its correction at some early steps and at every 25th, by a step
+of three evaluations, which is in its mean if the rounds reach one (its evaluations tell), and not in its median.
+`alternating_steps` looks at one objective a step, so that it needs two steps for what the others do in one. Memory:
+the model, gradients, buffers and activations, without an optimizer's.
 """
 
 

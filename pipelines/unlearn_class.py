@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from erase.classification.checkpoints import described
 from erase.classification.images import Normalise
 from erase.classification.masks import hash_weights
 from erase.classification.models import load_classifier
@@ -160,9 +161,22 @@ def check_shadows(run: UnlearningRun, count: int) -> None:
             raise UserError(f"shadow_models: found {count} beside {key}; {rule}; leave out one of the two")
 
 
+def check_original(run: UnlearningRun, splits: Splits) -> None:
+    """Refuses a model that has unlearned this very forget set: the page would call it the original."""
+    key, folder = "model.checkpoint", described(run.model.checkpoint) if run.model.checkpoint else None
+    if folder is None or not (folder / PROVENANCE).is_file():
+        return
+    made = read_json(folder / PROVENANCE, key)
+    again = made.get("forgotten", {}).get("hash") == splits.hashes()["forget"]
+    if again and made.get("config", {}).get("learn_from") != "all":
+        rule = "the page compares with the original; give that, or leave the key away to have it trained"
+        raise UserError(f"{key}: {folder} has unlearned this forget set already; {rule}")
+
+
 def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
     check_shadows(run, shadow_models)
     splits = make_splits(run.data, run.forget, run.split_seed)
+    check_original(run, splits)
     earlier = made_attacks(run, splits) if is_made(run, splits) else None
     if earlier is None:
         print(unlearn(run).describe())

@@ -173,7 +173,9 @@ def test_a_run_is_not_taken_for_one_that_began_with_other_weights(
 
 
 @pytest.mark.slow
-def test_a_weights_file_is_an_original_like_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_weights_file_is_an_original_like_its_folder_and_an_unlearned_model_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert go(monkeypatch) == 0
     run = settings()
     original = train_from_scratch(run, make_splits(run.data, run.forget, 0), "all")
@@ -189,6 +191,10 @@ def test_a_weights_file_is_an_original_like_its_folder(tmp_path: Path, monkeypat
     assert one == two == three
     words = ["--model.checkpoint", str(original / "model.safetensors"), "--output_dir", "x", "--split_seed", "1"]
     assert go(monkeypatch, *words) == 2
+    capsys.readouterr()
+    assert go(monkeypatch, "--model.checkpoint", "run", "--output_dir", "x") == 2
+    assert "model.checkpoint: run has unlearned this forget set already" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
