@@ -119,8 +119,9 @@ RELATIVE = 1e-3
 STEERED = 1e-2
 """Of alpha and the correction: the first measure is a difference of gradients that agree in three digits and more, and
 alpha goes where it points."""
-TURNED = 1e-4
-"""Of a cosine, absolute: two gradients that are each off by some 1e-5 of their length."""
+TURNED = 3e-4
+"""Of a cosine, absolute: two gradients that are each off by some 1e-5 of the whole's length, which is some 1e-4 of a
+small block's."""
 CORRECTED = 1e-5
 """Of a correction, absolute: two gradients that are each off by some 1e-6 of their sum."""
 
