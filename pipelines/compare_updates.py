@@ -11,9 +11,9 @@ are within reach. Several may run at a time and share the work; one for each cor
 OMP_NUM_THREADS=1. Tuning uses seeds of its own, training and evaluation alike. It judges by the harmonic mean of UA,
 IRA and CRA on kept prompts: every rule has the same search of eight on one target, the best three of it run on the
 other two as well, and the largest mean is chosen. Cosines are of both gradients at the weights before a step, by probes
-that are no part of the budget. Two rules are not run. UPGrad is PCGrad for
-two objectives (tests/unit/updates/test_gram_rules.py); MGDA's shortest vector is the retain gradient, which is 0 where
-a teacher is the retain loss, and the trainer refuses it (tests/unit/updates/test_held.py).
+that are no part of the budget. Two rules are not run. UPGrad is PCGrad for two objectives
+(tests/unit/updates/test_gram_rules.py); MGDA's shortest vector is the retain gradient, which is 0 where a teacher is
+the retain loss, and the trainer refuses it (tests/unit/updates/test_held.py).
 """
 
 from __future__ import annotations

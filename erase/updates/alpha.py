@@ -15,7 +15,7 @@ from erase.protocols import Diagnostics, UpdateState
 from erase.updates.two_objectives import LookAhead
 
 LOOK = 1e-5
-"""How far the look that finds alpha goes, as a share of ||theta||: where the correction still grows as alpha does."""
+"""How far the look that finds alpha goes, as a share of ||theta||: short, as the correction grows as alpha nearby."""
 FAR = math.log(1e5)
 """How far from the ratio a measure may be: of a look that shows nothing, alpha is then for the bound to cut."""
 EARLY = (1, 2, 4, 8, 16)
@@ -81,7 +81,7 @@ class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
     Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by 1e-5
-    of their norm, and with f = ratio / measured alpha <- alpha * f, as the correction grows as alpha does. Later
+    of their norm, and with f = ratio / measured alpha <- alpha * f, as if the correction grew as alpha. Later
     measures are as noisy as their batches: alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more than four
     times the ratio is no noise, and alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha times the
     larger gradient is never longer than `max_displacement` of the parameters, by the norms of the step before and again
