@@ -3,6 +3,7 @@
     python pipelines/unlearn_class.py --config configs/classification/digits_random10.yaml
     python pipelines/unlearn_class.py --config configs/classification/digits_class.yaml --update.mode alternating
     python pipelines/unlearn_class.py --config my_run.yaml --shadow_models 8
+    python pipelines/unlearn_class.py --config my_run.yaml --dry_run
 
 Any key of `erase train` may follow. The original and the retrained model are trained once and kept in the cache;
 results.json and report.html go beside the unlearned model. Start from nothing with `--overwrite`. With
@@ -45,7 +46,14 @@ from erase.evaluation.unlearning.shadow import rmia_beside_retraining, ulira
 from erase.provenance import describe_environment, read_json, write_json
 from erase.training.output import PROVENANCE
 from erase.training.settings import FREE_ON_RESUME as FREE
-from erase.training.unlearning import as_shown, build_model, train_from_scratch, unlearn, with_original
+from erase.training.unlearning import (
+    as_shown,
+    build_model,
+    plan_unlearning,
+    train_from_scratch,
+    unlearn,
+    with_original,
+)
 from erase.training.unlearning_settings import UnlearningRun, check_unlearning
 from erase.training.unlearning_words import forgotten, method
 
@@ -173,7 +181,16 @@ def check_original(run: UnlearningRun, splits: Splits) -> None:
         raise UserError(f"{key}: {folder} has unlearned this forget set already; {rule}")
 
 
+def plan(run: UnlearningRun, shadow_models: int) -> str:
+    """What would be made; all that can be refused beforehand is refused."""
+    check_shadows(run, shadow_models)
+    told = plan_unlearning(run)
+    check_original(run, make_splits(run.data, run.forget, run.split_seed))
+    return f"{told}\nattacks: {f'by {shadow_models} shadow models of each kind' if shadow_models else 'none'}"
+
+
 def work(run: UnlearningRun, shadow_models: int, command: str) -> None:
+    """Makes what is missing of the models, then the numbers and the page."""
     check_shadows(run, shadow_models)
     splits = make_splits(run.data, run.forget, run.split_seed)
     check_original(run, splits)
@@ -265,6 +282,7 @@ def main() -> int:
     parser.add_argument(
         "--shadow_models", type=int, default=0, help="more models of each kind, for attacks: 0, or 2 and more"
     )
+    parser.add_argument("--dry_run", action="store_true", help="check the settings and the data, train nothing")
     given, rest = parser.parse_known_args()
     more = {"shadow_models": given.shadow_models} if given.shadow_models else {}
     command = command_line("python pipelines/unlearn_class.py", {"config": given.config, **more})
@@ -272,7 +290,7 @@ def main() -> int:
 
     def start() -> None:
         run = load(UnlearningRun, given.config, parse(rest, frozenset()).overrides)
-        work(run, given.shadow_models, whole)
+        print(plan(run, given.shadow_models)) if given.dry_run else work(run, given.shadow_models, whole)
 
     return guarded("unlearn", start)
 

@@ -241,8 +241,18 @@ def test_a_transformers_model_is_the_original_as_it_is_or_trained_to_be(
 def test_shadow_models_that_attacks_cannot_do_with_are_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert go(monkeypatch, *words) == 2
-    assert said in capsys.readouterr().err
+    for dry in ([], ["--dry_run"]):
+        assert go(monkeypatch, *words, *dry) == 2
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go(monkeypatch, "--dry_run", "--shadow_models", "3", "--forget.labels", "[4, 8]") == 0
+    said = capsys.readouterr().out
+    assert "forget: classes" in said and "attacks: by 3 shadow models of each kind" in said
     assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
 
 
