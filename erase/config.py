@@ -248,6 +248,10 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any], schema: Schema
         return f"{key}: must be given; `--help` says what it means"
     if kind in ("tuple_type", "list_type") and isinstance(found, Mapping):
         return f"{key}: found {found!r}; must be a list, or its entries one by one: {key}.0, {key}.1, without gaps"
+    if kind in ("tuple_type", "list_type"):
+        return f"{key}: found {found!r}; must be a list, such as [{found}]"
+    if kind == "string_type" and isinstance(found, bool | int | float):
+        return f"{key}: found {found!r}, as YAML reads it; must be text: put it between quotes"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: found {found!r}; {message if kind == 'value_error' else message[:1].lower() + message[1:]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ DESCRIPTION, WEIGHTS = "classifier.json", "model.safetensors"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 """transformers' description of a network, and of how pictures are made ready for it."""
 KEY = "model.checkpoint"
+WORDNET = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,17 @@ def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
 
 
 def check_labels(labels: Mapping[int, str], classes: Sequence[str], place: Path) -> None:
-    """Refuses a network that gives one of the data's classes another number; of other words nothing is known."""
-    number = {label: place for place, label in enumerate(classes)}
+    """Refuses a network whose classes have other names than the data's, but where a name says nothing.
+
+    That is transformers' ``LABEL_0``, a class's own number as the network's word for it, and WordNet's numbers, which
+    ImageNet's data have where its networks have words.
+    """
+    named = {own: label for own, label in labels.items() if own < len(classes)}
     refuse(
-        f"{KEY}: {place} knows {label!r} as its class {own}, which is class {number[label]} of the data; give the "
-        "data's classes the network's order"
-        for own, label in sorted(labels.items())
-        if number.get(label, own) != own
+        f"{KEY}: {place} knows {label!r} as its class {own}, which is {classes[own]!r} in the data; give the data's "
+        "classes the network's order and names, or the network's id2label theirs"
+        for own, label in sorted(named.items())
+        if label.casefold() != classes[own].casefold()
+        and label not in (f"LABEL_{own}", str(own))
+        and not any(WORDNET.fullmatch(name) for name in (label, classes[own]))
     )

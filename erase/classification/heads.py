@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
+from erase.classification.batch_norm import evaluate
 from erase.classification.models import head
+from erase.classification.splits import Splits
 from erase.randomness import generator
 
 
@@ -25,6 +28,20 @@ def grow_head(model: nn.Module, seed: int) -> None:
     if old.bias is not None:
         new.bias.copy_(torch.cat([old.bias, row[0, -1:]]))
     model.set_submodule(name, new)
+
+
+@torch.no_grad()
+def unfit_head(model: nn.Module, splits: Splits) -> Iterator[str]:
+    """Why the network cannot have one class more: its logits are not of its last layer alone."""
+    grown, sample = copy.deepcopy(model), splits.normalise(splits.forget.pixels[:1])
+    grow_head(grown, seed=0)
+    try:
+        if evaluate(grown, sample).shape[1] == len(splits.classes) + 1:
+            return
+    except RuntimeError:
+        pass  # two heads, whose logits are added
+    rule = "the forget loss gives its last layer a class more; choose another network, or another forget_loss.name"
+    yield f"model.architecture: the logits are not those of {head(model)[0]} alone; {rule}"
 
 
 @torch.no_grad()

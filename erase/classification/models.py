@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from torch import nn
 
 from erase.classification.checkpoints import (
     DESCRIPTION,
+    KEY,
     WEIGHTS,
     Description,
     checkpoint_weights,
     describe,
+    described,
     read_weights,
     transformers_folder,
 )
@@ -46,6 +49,16 @@ __all__ = [
     "make_model",
     "save_classifier",
 ]
+OF_NO_NETWORK = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "torch_dtype",
+    "transformers_version",
+}
+"""Entries of transformers' configuration that change nothing of what a network computes."""
 
 
 def make_model(settings: ModelSettings, classes: int, channels: int) -> nn.Module:
@@ -62,10 +75,23 @@ def make_model(settings: ModelSettings, classes: int, channels: int) -> nn.Modul
     network = build(settings, classes, channels)
     if settings.checkpoint is not None:
         weights, key = checkpoint_weights(settings, classes, channels), f"model.checkpoint: {settings.checkpoint}"
+        if isinstance(network, Logits):
+            refuse(other_config(network, settings.checkpoint))
         if isinstance(network, Logits) and not any(name.startswith(WRAPPER) for name in weights):
             weights = with_own_names(network, weights, key)
         load_strictly(network, weights, key)
     return network
+
+
+def other_config(network: Logits, place: Path) -> Iterator[str]:
+    """Where transformers' configuration of a saved classifier is not the network's: the same weights compute others."""
+    folder = described(place)
+    then = (describe(folder, KEY).config if folder else None) or {}
+    now = json.loads(json.dumps(network.network.config.to_dict()))
+    for name in sorted(then.keys() & now.keys() - OF_NO_NETWORK):
+        if then[name] != now[name]:
+            rule = "give the architecture that it was made with, or another checkpoint"
+            yield f"{KEY}: {place} was made with {name} {then[name]!r}; model.architecture has {now[name]!r}; {rule}"
 
 
 def save_classifier(

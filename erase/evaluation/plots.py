@@ -57,9 +57,10 @@ class Plot:
 
 
 def training_plots(log: StepLines) -> list[Plot]:
-    """A figure for each panel that the log has at least two values for."""
+    """A figure for each panel that a log of two steps or more has a value for."""
+    panels = PANELS if len(log) > 1 else ()
     with matplotlib.rc_context(SETTINGS):
-        return [plot for number, panel in enumerate(PANELS) if (plot := _draw(panel, log, f"plot{number}"))]
+        return [plot for number, panel in enumerate(panels) if (plot := _draw(panel, log, f"plot{number}"))]
 
 
 def series(log: StepLines, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ def running_mean(values: np.ndarray, span: int) -> np.ndarray:
 
 def _draw(panel: Panel, log: StepLines, prefix: str) -> Plot | None:
     found = {curve: series(log, curve.key) for curve in panel.curves}
-    found = {curve: data for curve, data in found.items() if len(data[0]) > 1}
+    found = {curve: data for curve, data in found.items() if len(data[0])}
     if not found:
         return None
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -112,6 +113,7 @@ def _plot_curve(axes: Axes, panel: Panel, curve: Curve, steps: np.ndarray, value
         color=curve.color,
         linewidth=1.8,
         dashes=curve.dashes or (None, None),
+        marker="o" if len(mean) == 1 else None,
         label=curve.label,
     )
 

@@ -169,8 +169,8 @@ class TrainingRun:
         }
         values |= dict.fromkeys(("inner_before", "inner_after", "cosine_before", "cosine_after"))
         values |= self.blocks.conflict_shares(self.state) | self.told
+        values = {key: v if v is None or math.isfinite(v) else None for key, v in values.items()}
         if scale:
-            values = {key: v if v is None or math.isfinite(v) else None for key, v in values.items()}
             values["loss_scale"] = scale
         self.accelerator.log({k: v for k, v in values.items() if v is not None}, step=self.state.step)
         bar.update()
@@ -211,7 +211,7 @@ class TrainingRun:
         return [
             f"step {step + 1}: the loss is not finite: forget {seen.forget_loss}, retain {seen.retain_loss} "
             f"(gradient norms {seen.forget_norm}, {seen.retain_norm})",
-            f"the batch's prompts: {'; '.join(self.task.describe_batch(step, self.shard))}",
+            f"the batch: {'; '.join(self.task.describe_batch(step, self.shard))}",
             f"last checkpoint: {last or 'none was written'}; it goes on with its own settings alone, so start again "
             f"with {self._gentler()}",
         ]

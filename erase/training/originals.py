@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from erase.classification.checkpoints import describe, described
+from erase.classification.checkpoints import CONFIG, describe, described
 from erase.classification.masks import NoMask
 from erase.classification.model_settings import ModelSettings
 from erase.classification.splits import Splits
@@ -49,9 +49,11 @@ def cached_classifier(run: UnlearningRun, splits: Splits, learn_from: LearnFrom)
     identity = [config, hashes["retain"]]
     if learn_from == "all":
         identity = [config | {"forget": None, "split_seed": None}, hashes["train"]]
-    network = Path(run.model.architecture) if run.model.pretrained else None
-    if network is not None and network.is_dir():
+    network = Path(run.model.architecture)
+    if run.model.pretrained and network.is_dir():
         identity.append(hash_folder(network))
+    elif run.model.source == "transformers" and (network / CONFIG).is_file():
+        identity.append(read_json(network / CONFIG, "model.architecture"))
     return default_cache() / "classifiers" / hash_json(identity)[:24]
 
 
@@ -135,7 +137,9 @@ def check_checkpoint(place: Path, splits: Splits) -> None:
     if folder is None or not is_finished(folder):
         return
     made = read_json(folder / PROVENANCE, key)
-    if made.get("config", {}).get("learn_from") == "retain" and "begun_with" not in made:
+    config = made.get("config", {})
+    afresh = "begun_with" not in made or config.get("start", {}).get("name") == "scratch"
+    if config.get("learn_from") == "retain" and afresh:
         raise UserError(
             f"{key}: {folder} was trained afresh on what is kept, not on all samples, as an original is; "
             "give the original, or leave the key away to have it trained"

@@ -23,9 +23,10 @@ from erase.classification.checkpoints import (
     transformers_folder,
 )
 from erase.classification.fit import batch_norm_problems, unfit
+from erase.classification.heads import unfit_head
 from erase.classification.losses import Distillation, TeacherDivergence
 from erase.classification.masks import Saliency, check_mask, hash_weights
-from erase.classification.models import head, make_model
+from erase.classification.models import make_model
 from erase.classification.networks import Logits
 from erase.classification.splits import Splits, make_splits
 from erase.classification.starts import Trim
@@ -194,7 +195,7 @@ def check_model(run: UnlearningRun, model: nn.Module, splits: Splits) -> None:
     for part in (run.start, run.mask):
         problems += part.problems(movable) if isinstance(part, Trim | Saliency) else []
     if run.forget_loss.extra_class:
-        head(model)
+        problems += unfit_head(model, splits)
     if flat := flat_at_start(run, model):
         problems.append(
             f"{flat} has no gradient where the network is the original, which with update {label(dump(run.update))} it "

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from erase.classification.data import Digits
 from erase.classification.fit import unfit_losses
 from erase.classification.losses import CrossEntropy, ForgetLoss, GradientAscent, RetainLoss
 from erase.classification.masks import FILE as MASK_FILE
@@ -50,7 +51,7 @@ class UnlearningRun(TrainingSettings):
 
     task: Literal["classification"]
     """the domain"""
-    data: Annotated[Data, Field(discriminator="name")]
+    data: Annotated[Data, Field(discriminator="name")] = Digits()
     """the pictures and their labels"""
     forget: Annotated[Forget, Field(discriminator="name")]
     """which training samples are to be forgotten"""
@@ -130,7 +131,8 @@ def mismatched(run: UnlearningRun) -> Iterator[str]:
     """What of losses and mask does not go together."""
     yield from unfit_losses(run.forget_loss, run.retain_loss, run.mask)
     if (file := getattr(run.mask, "file", None)) is not None and not file.is_file():
-        yield f"mask.file: {file} is not there; give the {MASK_FILE} of an earlier run, or leave it out"
+        what = "is a folder" if file.is_dir() else "is not there"
+        yield f"mask.file: {file} {what}; give the {MASK_FILE} of an earlier run, or leave it out"
 
 
 def inputs_of(run: UnlearningRun) -> dict[str, object]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from erase.parameters import LoRA
+from erase.protocols import UpdateRule
 from erase.updates import UPDATES, WeightedSum
 from pipelines.benchmark_table import Ratios, bound, render
 from pipelines.benchmark_updates import RULES, SETTINGS, Bench, Contender, in_turn, main
@@ -36,6 +37,24 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     main([*SMALL, "--parameters", "lora", "--rules", "lur chained", "--results", str(folder)])
     main([*SMALL, "--parameters", "cross_attention", "--rules", "pcgrad", "--results", str(folder)])
     return folder
+
+
+def test_every_round_has_one_step_of_each_rule_in_an_order_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[UpdateRule] = []
+    timed = Bench.timed_step
+
+    def noted(bench: Bench, contender: Contender) -> None:
+        steps.append(contender.rule)
+        timed(bench, contender)
+
+    monkeypatch.setattr(Bench, "timed_step", noted)
+    given = ("--parameters", "lora", "--rules", "pcgrad", "nash", "--results", str(tmp_path))
+    main([*SMALL[:-1], "3", *given])
+    rounds = [steps[place : place + 3] for place in range(0, 9, 3)]
+    assert len(steps) == 9 and all(len({type(rule) for rule in each}) == 3 for each in rounds)
+    assert len({tuple(map(type, each)) for each in rounds}) > 1
 
 
 def test_a_second_command_adds_its_case_to_the_first(results: Path) -> None:

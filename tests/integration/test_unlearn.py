@@ -147,11 +147,17 @@ def test_a_checkpoint_of_other_samples_is_refused(config: Path, cache: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_retrained_classifier_is_refused_as_the_original(config: Path, tmp_path: Path, capsys: Say) -> None:
+def test_a_retrained_classifier_is_refused_as_the_original(
+    config: Path, cache: Path, tmp_path: Path, capsys: Say
+) -> None:
+    """Also where it was told an original's weights, which it did not begin with."""
+    assert train(config) == 0
     afresh = ["--start.name", "scratch", "--update", "{name: retain_only}", "--batch_norm", "batch"]
     assert train(config, *afresh, "--output_dir", "retrained") == 0
-    assert train(config, "--model.checkpoint", "retrained", "--output_dir", "other") == 2
-    assert "model.checkpoint: retrained was trained afresh on what is kept" in capsys.readouterr().err
+    assert train(config, *afresh, "--model.checkpoint", str(original_of(cache)), "--output_dir", "again") == 0
+    for folder in ("retrained", "again"):
+        assert train(config, "--model.checkpoint", folder, "--output_dir", "other") == 2
+        assert f"model.checkpoint: {folder} was trained afresh on what is kept" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
@@ -167,9 +173,29 @@ def test_a_checkpoint_of_the_same_classes_in_another_order_is_refused(
     file.write_text(json.dumps(said))
     assert train(config, "--model.checkpoint", "original", "--output_dir", "other") == 2
     assert (
-        f"original knows {said['classes'][0]!r} as its class 0, which is class 1 of the data" in capsys.readouterr().err
+        f"original knows {said['classes'][0]!r} as its class 0, which is {said['classes'][1]!r} in the data"
+        in capsys.readouterr().err
     )
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_the_command_takes_start_mask_and_weight(config: Path, cache: Path, tmp_path: Path) -> None:
+    """Masked entries stay bit for bit under momentum and weight decay; the others move, by the forget loss too."""
+    drawn = ["--adam_weight_decay", "0.1", "--batch_norm", "batch", "--mask", "{name: saliency, share: 0.3}"]
+    assert train(config, *drawn, "--output_dir", "masked") == 0
+    assert train(config, *drawn, "--output_dir", "lighter", "--forget_weight", "1e-6") == 0
+    before, masked, lighter = map(weights, (original_of(cache), tmp_path / "masked", tmp_path / "lighter"))
+    mask = load_file(tmp_path / "masked" / "mask.safetensors")
+    for name, kept in mask.items():
+        assert torch.equal(masked[name][kept == 0], before[name][kept == 0]), name
+    moved = [(masked[name] != before[name])[kept == 1].float().mean() for name, kept in mask.items() if kept.any()]
+    assert sum(moved) / len(moved) > 0.9
+    assert any(not torch.equal(masked[name], lighter[name]) for name in mask)
+    assert train(config, "--start", "{name: trim, share: 0.1}", "--max_train_steps", "0", "--output_dir", "cut") == 0
+    cut = weights(tmp_path / "cut")
+    changed = sum(int((cut[name] != before[name]).sum()) for name in mask) / sum(t.numel() for t in mask.values())
+    assert 0 < changed <= 0.1
 
 
 EXPAND, MOST = ["--forget_loss.name", "boundary_expand"], ["--update.name", "forget_only"]
@@ -269,6 +295,9 @@ def test_what_data_and_network_do_not_allow_is_told_in_words(
         ),
         (["--parameters.name", "cross_attention"], "parameters.name: cross_attention"),
         (["--parameters.name", "lora"], "parameters.name: lora is for diffusers' models"),
+        (["--mask", "{name: saliency, file: .}"], "mask.file: . is a folder; give the mask.safetensors"),
+        (["--forget.labels", "8"], "forget.labels: found 8; must be a list, such as [8]"),
+        (["--forget.labels", "[no]"], "found False, as YAML reads it; must be text: put it between quotes"),
         (["--forget", "{name: classes, labels: [eight]}"], "forget.labels.0: found 'eight'"),
         (["--forget_los.name", "uniform"], "did you mean forget_loss?"),
         (["--task", "clasification"], "task: found 'clasification'"),

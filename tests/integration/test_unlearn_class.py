@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,7 @@ from erase.classification.models import load_classifier
 from erase.classification.splits import make_splits
 from erase.config import load
 from erase.errors import UserError
+from erase.evaluation.unlearning.outputs import Outputs
 from erase.evaluation.unlearning.study import AGAIN, NOTHING, RETRAIN
 from erase.protocols import UpdateState
 from erase.training.unlearning import UnlearningCounts, train_from_scratch, unlearn
@@ -56,6 +58,7 @@ def test_all_three_models_are_judged_and_shown(tmp_path: Path, monkeypatch: pyte
     assert results["judged"]["retrained"]["Avg_gap"]["value"] == 0
     assert {"UA", "RA", "TA", "MIA", "JS", "ToW", "RTE"} <= set(results["judged"]["unlearned"])
     assert set(results["shadows"]) == {"RMIA", "U-LiRA", "challenge", "models", "made"}
+    assert results["shadows"]["RMIA"]["unseen"] == "test_forgotten", "a whole class is forgotten"
     assert "shadow models" not in results and len(results["shadows"]["challenge"]["epsilons"]) > 100
     page = (tmp_path / "run" / "report.html").read_text()
     assert "class 8" in page and "python pipelines/unlearn_class.py --config config.yaml --shadow_models 2" in page
@@ -328,6 +331,24 @@ def test_a_search_finds_rate_mode_and_number(best: float, place: int) -> None:
         return far - (0.01 if float(weight) == method.values[2] else 0.0) + (0.1 if mode == "frozen" else 0.0)
 
     assert method.search(gap) == method.overrides((method.rates[place], "batch"), method.values[2])
+
+
+def test_tuning_looks_at_the_validation_part_in_place_of_the_test_part() -> None:
+    parts: Any = {"test": "test", "validation": "validation", "retain": "retain"}
+    assert unlearning_study.for_tuning(parts, tuning=True) == {**parts, "test": "validation"}
+    assert unlearning_study.for_tuning(parts, tuning=False) == parts
+
+
+def test_the_challenges_score_counts_what_unlearning_loses() -> None:
+    """Two pairs of models alike in forgetting; the unlearned are right on half of what the retrained are right on."""
+    margins = [np.random.default_rng(seed).normal(size=(3, 40)) for seed in (0, 0)]
+
+    def right(share: float) -> Any:
+        outputs = Outputs(np.array([[1.0, 0.0]] * 10), (np.arange(10) >= 10 * share).astype(np.int64))
+        return dict.fromkeys(("forget", "retain", "test"), outputs)
+
+    found = unlearn_class.challenged(margins, 3 * [right(0.4)], 3 * [right(0.8)])
+    assert found["final"] == pytest.approx(found["forgetting"] / 4)
 
 
 def test_a_choice_is_of_more_than_one_seed() -> None:

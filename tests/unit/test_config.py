@@ -102,7 +102,7 @@ def test_a_key_of_another_component_is_not_suggested_to_itself() -> None:
         ("steps=many", "steps: found 'many'; input should be a valid integer"),
         ("steps=0", "steps: found 0; input should be greater than or equal to 1"),
         ("rate=.inf", "rate: found inf; input should be a finite number"),
-        ("note=3", "note: found 3; input should be a valid string"),
+        ("note=3", "note: found 3, as YAML reads it; must be text: put it between quotes"),
         ("update.mode=exat", "update.mode: found 'exat'; input should be 'chained', 'exact', 'alternating' or"),
         ("update.alpha.value=-1", "update.alpha.value: found -1; input should be greater than or equal to 0"),
         ("targets.0.weight=-1", "targets.0.weight: found -1; input should be greater than 0"),

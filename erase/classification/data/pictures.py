@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,8 @@ def read_pictures(
     """``[n, 3, h, w]`` uint8, and the places of those that could be read.
 
     ``size``: scaled and cropped at the center to size x size, proportions kept; ``None``: all must have one size.
-    Damaged files, and those of more than 8 bits a channel, are refused by name, or left out if ``skip``; ``key`` is the
-    setting that names the files, and ``None`` for ``skip`` says that the source has no such setting.
+    Damaged files, and those of more than 8 bits a channel, are refused by name, or named and left out if ``skip``;
+    ``key`` is the setting that names the files, and ``None`` for ``skip`` says that the source has no such setting.
     """
     pictures: list[np.ndarray] = []
     kept, names, damaged = [], [], []
@@ -40,8 +41,11 @@ def read_pictures(
         if picture.shape != pictures[0].shape:
             (h0, w0), (h1, w1) = pictures[0].shape[:2], picture.shape[:2]
             raise UserError(f"{key}: {names[0]} is {w0} x {h0} pixels and {name} {w1} x {h1}; give a `size`")
+    more = [f"{key}: and {len(damaged) - SHOWN} more"] if len(damaged) > SHOWN else []
+    if damaged and skip:
+        print(f"{key}: {len(damaged)} of {len(damaged) + len(kept)} files are left out", file=sys.stderr)
+        print(*damaged[:SHOWN], *more, sep="\n", file=sys.stderr)
     if damaged and not skip:
-        more = [f"{key}: and {len(damaged) - SHOWN} more"] if len(damaged) > SHOWN else []
         remedy = [] if skip is None else ["data.skip_damaged: true leaves damaged pictures out"]
         raise UserError(*damaged[:SHOWN], *more, *remedy)
     if not pictures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -155,12 +156,35 @@ def test_a_processor_that_does_not_fit_is_refused(given: dict[str, object], word
         processor_normalise(given, OWN, Path("preprocessor_config.json"))
 
 
-def test_labels_in_another_order_are_refused_and_other_words_say_nothing() -> None:
-    check_labels({0: "a", 1: "b"}, "ab", Path("x"))
-    check_labels({0: "LABEL_0", 1: "LABEL_1"}, "ab", Path("x"))
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ({0: "a", 1: "b"}, "ab"),
+        ({0: "A", 1: "b"}, "ab"),
+        ({0: "LABEL_0", 1: "LABEL_1"}, "ab"),
+        ({0: "0", 1: "1"}, "ab"),
+        ({0: "goldfish", 1: "tench"}, ("n01443537", "n01440764")),
+        ({0: "a", 1: "b", 2: "c"}, "ab"),  # that the head does not fit is told elsewhere
+    ],
+)
+def test_labels_that_are_the_datas_or_say_nothing_are_taken(labels: dict[int, str], classes: Sequence[str]) -> None:
+    check_labels(labels, classes, Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "first"),
+    [
+        ({0: "b", 1: "a"}, "ab", "'b' as its class 0, which is 'a' in the data"),
+        ({0: "a", 1: "c"}, "ab", "'c' as its class 1, which is 'b' in the data"),
+        ({0: "airplane", 1: "automobile"}, "01", "'airplane' as its class 0, which is '0' in the data"),
+        ({0: "LABEL_1", 1: "LABEL_0"}, "ab", "'LABEL_1' as its class 0"),
+        ({0: "1", 1: "0"}, "01", "'1' as its class 0, which is '0' in the data"),
+    ],
+)
+def test_labels_of_other_classes_are_refused(labels: dict[int, str], classes: Sequence[str], first: str) -> None:
     with pytest.raises(UserError) as refused:
-        check_labels({0: "b", 1: "a"}, "ab", Path("x"))
-    assert refused.value.problems[0].startswith("model.checkpoint: x knows 'b' as its class 0, which is class 1")
+        check_labels(labels, classes, Path("x"))
+    assert refused.value.problems[0].startswith(f"model.checkpoint: x knows {first}")
 
 
 @pytest.mark.parametrize("change", ["less", "more", "other"])

@@ -91,9 +91,12 @@ def test_damaged_pictures_are_all_named_and_refused(folder: Path) -> None:
     assert remedy == "data.skip_damaged: true leaves damaged pictures out"
 
 
-def test_damaged_pictures_are_left_out_only_if_asked(folder: Path) -> None:
+def test_damaged_pictures_are_left_out_only_if_asked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(folder / "cat" / "b.png")
     images = Folder(path=folder, size=8, skip_damaged=True).load(0).images
+    left_out, which, *more = capsys.readouterr().err.splitlines()
+    assert left_out == "data.path: 1 of 5 files are left out" and not more
+    assert which.startswith("data.path: cat/b.png cannot be read as a picture:")
     assert images.ids == ("cat/a.png", "dog/a.png", "dog/b.png", "dog/deep/c.png")
     assert images.labels.tolist() == [0, 1, 1, 1]
     assert np.array_equal(images.pixels[1].permute(1, 2, 0).numpy(), np.asarray(noise(2)))

@@ -12,11 +12,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
-from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
+from erase.classification.data import Digits
+from erase.classification.heads import unfit_head
 from erase.classification.images import Normalise
 from erase.classification.models import ModelSettings, head, load_classifier, make_model, save_classifier
 from erase.classification.networks import from_timm
+from erase.classification.splits import Random, make_splits
 from erase.config import build, dump
 from erase.errors import UserError
 
@@ -190,6 +200,16 @@ def test_a_saved_transformers_classifier_needs_its_first_folder_no_more(resnet: 
     assert torch.equal(load_classifier(tmp_path / "out")[0](images), model.eval()(images))
 
 
+def test_the_same_weights_under_another_configuration_are_refused(resnet: Path, tmp_path: Path) -> None:
+    saved(tmp_path / "out", hub(resnet, pretrained=True, replace_head=True))
+    settings = hub(resnet, checkpoint=str(tmp_path / "out"))
+    make_model(settings, 4, 3)
+    file = resnet / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
+    with pytest.raises(UserError, match=r"was made with hidden_act 'relu'; model\.architecture has 'gelu'"):
+        make_model(settings, 4, 3)
+
+
 def test_saving_again_replaces_the_model_and_leaves_other_files(tmp_path: Path) -> None:
     saved(tmp_path, timm_settings())
     (tmp_path / "mask.safetensors").write_bytes(b"")
@@ -288,6 +308,16 @@ def test_the_head_of_a_transformers_network_is_found(tmp_path: Path, resnet: Pat
 def test_a_network_without_one_linear_head_is_refused(settings: ModelSettings) -> None:
     with pytest.raises(UserError, match="the last layer must be linear"):
         head(make_model(settings, 4, 3))
+
+
+def test_a_network_whose_logits_are_of_two_heads_cannot_have_a_class_more(tmp_path: Path, resnet: Path) -> None:
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    two = DeiTForImageClassificationWithTeacher(DeiTConfig(image_size=8, patch_size=4, num_channels=1, **small))
+    two.save_pretrained(tmp_path / "deit")
+    splits = make_splits(Digits(), Random(), 0)
+    (problem,) = unfit_head(make_model(hub(tmp_path / "deit"), 10, 1), splits)
+    assert problem.startswith("model.architecture: the logits are not those of network.distillation_classifier alone")
+    assert not list(unfit_head(make_model(timm_settings(), 10, 1), splits))
 
 
 def test_settings_are_read_back_from_what_is_stored() -> None:

@@ -83,6 +83,12 @@ def test_every_block_of_a_unet_has_a_curve_of_its_own() -> None:
     assert len({(curve.color, curve.dashes) for curve in curves}) == len({curve.label for curve in curves}) == 7
 
 
+def test_what_was_measured_once_is_drawn_as_a_mark() -> None:
+    log = [{"step": step, "cosine": 0.5, "cosine_before": 0.25 if step == 50 else None} for step in range(1, 60)]
+    (drawn,) = [plot for plot in training_plots(log) if "0.25 at step 50" in plot.svg]
+    assert "<use" in drawn.svg, "a marker"
+
+
 def test_no_number_is_drawn_twice_and_no_title_is() -> None:
     keys, titles = [curve.key for panel in PANELS for curve in panel.curves], [panel.title for panel in PANELS]
     assert (len(set(keys)), len(set(titles))) == (len(keys), len(titles))

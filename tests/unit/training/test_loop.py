@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
         run.train()
     loss, prompts, remedy = caught.value.problems
     assert loss.startswith("step 4: the loss is not finite: forget nan, retain ")
-    assert prompts == f"the batch's prompts: {'; '.join(run.task.describe_batch(3, run.shard))}"
+    assert prompts == f"the batch: {'; '.join(run.task.describe_batch(3, run.shard))}"
     assert str(tmp_path / "checkpoint-2") in remedy and "learning_rate" in remedy
     assert_same_bits(weights(run), kept)
     assert [line["step"] for line in read_log(tmp_path)] == [1, 2, 3]

@@ -98,6 +98,17 @@ def test_how_a_run_unlearns_and_keeps_checkpoints_is_not_in_the_place_of_its_ori
     assert cached_classifier(settings(seed=1), splits, "all") != cached_classifier(one, splits, "all")
 
 
+def test_what_a_transformers_network_computes_is_in_the_place_of_its_original(tmp_path: Path) -> None:
+    file = tmp_path / "net" / "config.json"
+    file.parent.mkdir()
+    file.write_text('{"hidden_act": "gelu"}')
+    run = settings(model={"source": "transformers", "architecture": str(file.parent), "stem": "standard"})
+    splits = splits_of(run)
+    places = {cached_classifier(run, splits, learn_from) for learn_from in ("all", "retain")}
+    file.write_text('{"hidden_act": "relu"}')
+    assert places.isdisjoint(cached_classifier(run, splits, learn_from) for learn_from in ("all", "retain"))
+
+
 def test_what_cannot_be_used_of_an_interrupted_run_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ LEFT = (1 - 1 / R2) ** 0.5
 # pcgrad: (1 - c/a, 1 - c/b) in conflict: (1 + 2/4, 1 + 2/2), (1 + 2/1, 1 + 2/4); upgrad is half of it;
 # gradient_projection has 1 in place of the second.
 # mgda: (b - c) / (a + b - 2c) = 2/1 cut to 1, 4/5, 4/10, 6/9, 4/4, 0/4; of two equal ones the mean.
-# nash: 1 / |g| / sqrt(1 + cos), with 1 + cos = 2, 1, 1 - 1/sqrt 2, 0 (held at 1e-12), 1, 1, 2.
+# nash: 1 / |g| / sqrt(1 + cos), with 1 + cos = 2, 1, 1 - 1/sqrt 2, 0 (nothing to bargain for), 1, 1, 2.
 # cagrad, c = 1/2: g_0 is the mean, w the minimum of F(w) = <g_w, g_0> + |g_0| |g_w| / 2.
 #   aligned       g_w is between 1 and 2 long: the shorter, w = 1; |g_0| / 2 / |g_w| = 3/4
 #   orthogonal    F' = (1 - 4)/2 + sqrt(5)/4 (w - 4 (1 - w)) / |g_w|, at w = 1 still -3/2 + sqrt(5)/4 < 0: w = 1
@@ -66,7 +66,7 @@ BY_HAND: dict[str, list[tuple[float, float]]] = {
         (1 / R2, 1 / (2 * R2)),
         (1, 0.5),
         (1 / (2 * LEFT), 1 / (R2 * LEFT)),
-        (1e6, 5e5),
+        (0, 0),
         (0, 0.5),
         (0.5, 0),
         (0, 0),
@@ -107,6 +107,15 @@ def test_the_combination_is_the_one_worked_by_hand(rule: str, case: str, weights
 def test_the_weights_are_the_ones_worked_by_hand(rule: str, case: str, weights: tuple[float, float]) -> None:
     retain, forget = (torch.tensor(x).double() for x in GRADIENTS[case])
     assert weights_of(RULES[rule], retain, forget) == pytest.approx(weights, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [-0.37, -3.0])
+def test_opposed_gradients_in_float32_leave_nash_nothing_but_rounding_which_is_not_followed(length: float) -> None:
+    retain = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    forget = length * retain
+    assert weights_of(Nash(), retain, forget) == (0, 0)
+    forget[0] += 0.1 * retain.norm()
+    assert min(weights_of(Nash(), retain, forget)) > 0
 
 
 def test_the_weighted_sum_combines_as_it_sums() -> None:

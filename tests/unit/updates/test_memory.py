@@ -13,7 +13,8 @@ from erase import inner_products
 from erase.gradients import Parameters, clear, gradients
 from erase.protocols import Diagnostics, Objective, UpdateRule, UpdateState
 from erase.training.memory import SKETCHES
-from erase.updates import UPDATES
+from erase.updates import LUR, UPDATES
+from erase.updates.alpha import AbsoluteAlpha
 from erase.updates.lur import MODES
 from erase.updates.two_objectives import gather_on_top, report
 from pipelines.measure import peak_on_cpu
@@ -92,6 +93,11 @@ def test_of_small_tensors_a_rule_holds_sketches_as_long_as_the_gradient(
     monkeypatch.setattr(inner_products, "CHUNK", {"cpu": SMALL**2})
     rule, step = HELD[name]
     assert held(rule, step, SMALL) <= 1 + rule.buffers + SKETCHES + SLACK
+
+
+def test_exact_holds_the_buffers_that_it_says_beside_a_graph_as_small_as_this_ones() -> None:
+    rule = LUR(mode="exact", alpha=AbsoluteAlpha(value=0.01))
+    assert rule.buffers <= held(rule, 1) <= 1 + rule.buffers + SLACK
 
 
 @pytest.mark.parametrize("name", [*(name for name in UPDATES if name != "lur"), *MODES])
