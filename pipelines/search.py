@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -35,7 +36,8 @@ def choose(
 ) -> Tried:
     """What has the least mean loss over seeds: a search on the first, the best of which are tried on the others.
 
-    Of one seed alone, chance would choose too much.
+    Of one seed alone, chance would choose too much. Where every finalist fails on another seed, an infinite loss, the
+    next best follow until one does not.
     """
     tried: list[tuple[float, Tried]] = []
 
@@ -44,6 +46,9 @@ def choose(
         return tried[-1][0]
 
     search(seen)
-    best = sorted(tried, key=lambda pair: pair[0])[:FINALISTS]
-    again = [found + sum(others(settings)) for found, settings in best]
-    return best[again.index(min(again))][1]
+    again: list[tuple[float, Tried]] = []
+    for found, settings in sorted(tried, key=lambda pair: pair[0]):
+        if len(again) >= FINALISTS and (min(again, key=lambda pair: pair[0])[0] < math.inf or found == math.inf):
+            break
+        again.append((found + sum(others(settings)), settings))
+    return min(again, key=lambda pair: pair[0])[1]

@@ -10,7 +10,6 @@ from typing import Any
 
 from erase.config import build, merge, read_yaml
 from erase.training.unlearning_settings import UnlearningRun
-from erase.updates import LUR
 from pipelines.search import Axis, coordinate_search
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "classification"
@@ -85,7 +84,11 @@ class Method:
 
 STEPS, WEIGHT, RETAIN_STEPS = "max_train_steps", "forget_weight", "update.retain_steps"
 WEIGHTS = (0.3, 0.1, 1.0)
+NASH = ", combine: nash"
 RANDOM, NEAREST = "forget_loss={name: random_label}", "forget_loss={name: boundary_shrink}"
+AHEAD = (1e-3, 3e-4, 3e-3)
+"""How far LUR looks ahead, as a share of the weights' norm. A set share needs no evaluation; the controller that seeks
+one by the correction spends eight, a quarter of these runs."""
 
 
 def weighted(config: str, *changed: str) -> Method:
@@ -93,9 +96,21 @@ def weighted(config: str, *changed: str) -> Method:
     return Method(config, WEIGHT, WEIGHTS, changed)
 
 
+def lengths(mode: str) -> tuple[float, float, float]:
+    """How far a mode looks ahead; `alternating` shifts by twice as much as it is told."""
+    usual, shorter, longer = AHEAD
+    return (usual / 2, shorter / 2, longer / 2) if mode == "alternating" else AHEAD
+
+
+def ahead(mode: str, more: str = "") -> str:
+    """LUR in a mode, at the usual of its lengths."""
+    alpha = f"{{name: displacement, ratio: {lengths(mode)[0]:g}}}"
+    return f"{{name: lur, mode: {mode}, alpha: {alpha}, measure_every: 0{more}}}"
+
+
 def lur(mode: str, *changed: str, config: str = "digits_random10") -> Method:
-    """LUR as it comes, alpha and all."""
-    return weighted(config, f"update={{name: lur, mode: {mode}}}", *changed)
+    """LUR in a mode. Its number is how far it looks ahead; the forget weight is the configuration's."""
+    return Method(config, "update.alpha.ratio", lengths(mode), (f"update={ahead(mode)}", *changed))
 
 
 def one_step(name: str, rate: str, number: str, values: tuple[float, float, float]) -> Method:
@@ -103,14 +118,13 @@ def one_step(name: str, rate: str, number: str, values: tuple[float, float, floa
     return Method(f"digits_{name}", number, values, rate=rate, rates=FACTORS, modes=MODES[:1])
 
 
-def with_labels(name: str, loss: str, chained: int, alternating: int, others: int) -> dict[str, Method]:
-    """The rows of a forget loss that teaches other labels, and their steps: LUR's modes measure, and so have fewer."""
-    ahead = "update={name: lur, mode: alternating, combine: nash}"
+def with_labels(name: str, loss: str, chained: int, others: int) -> dict[str, Method]:
+    """The rows of a forget loss that teaches other labels, and their steps; a `chained` one has an evaluation more."""
     bargain = Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0), (loss, f"{STEPS}={others}"))
     return {
         f"lur chained, {name}": lur("chained", loss, f"{STEPS}={chained}"),
-        f"lur alternating, {name}": lur("alternating", loss, f"{STEPS}={alternating}"),
-        f"lur nash, {name}": replace(bargain, changed=(ahead, loss, f"{STEPS}={alternating}")),
+        f"lur alternating, {name}": lur("alternating", loss, f"{STEPS}={others}"),
+        f"lur nash, {name}": replace(bargain, changed=(f"update={ahead('alternating', NASH)}", *bargain.changed)),
         f"weighted_sum, {name}": weighted(
             "digits_random10", "update={name: weighted_sum}", loss, f"{STEPS}={others}"
         ),  # what is LUR's, and what the loss's
@@ -146,23 +160,21 @@ METHODS: dict[str, Method] = {
     "sfron": Method("digits_sfron", WEIGHT, (1.0, 0.3, 3.0)),
     "munba": Method("digits_munba", "max_grad_norm", (1.0, 0.3, 3.0)),
     "lur chained": lur("chained"),
-    "lur alternating": lur("alternating", f"{STEPS}=13"),
-    "lur first_order": lur("first_order", f"{STEPS}=13"),
+    "lur alternating": lur("alternating", f"{STEPS}=15"),
+    "lur first_order": lur("first_order", f"{STEPS}=15"),
     "lur exact": lur("exact"),
     "lur chained, trim": lur("chained", config="digits_lur_trim"),
-    "lur alternating, trim": lur("alternating", f"{STEPS}=13", config="digits_lur_trim"),
-    **with_labels("random labels", RANDOM, chained=10, alternating=13, others=15),
-    **with_labels("nearest labels", NEAREST, chained=7, alternating=8, others=10),
-    "lur chained, repaired": repaired("digits_random10", "{name: lur, mode: chained}", 18, (3, 2, 4)),
-    "lur nash, repaired": repaired("digits_munba", "{name: lur, mode: chained, combine: nash}", 18, (3, 2, 4)),
+    "lur alternating, trim": lur("alternating", f"{STEPS}=15", config="digits_lur_trim"),
+    **with_labels("random labels", RANDOM, chained=10, others=15),
+    **with_labels("nearest labels", NEAREST, chained=7, others=10),
+    "lur chained, repaired": repaired("digits_random10", ahead("chained"), 18, (3, 2, 4)),
+    "lur nash, repaired": repaired("digits_munba", ahead("chained", NASH), 18, (3, 2, 4)),
     "weighted_sum, repaired": repaired("digits_random10", "weighted_sum", 24, (5, 3, 11)),
     "munba, repaired": repaired("digits_munba", "nash", 24, (5, 3, 11)),
 }
 del METHODS["munba, random labels"]  # which is MUNBa
 """At most 30 gradient evaluations of a batch each, those of nearest labels included: a tenth of retraining's 300, and
 a twentieth where it takes 600. Drawings with wrong labels have 99, a thirtieth of retraining's 3,000."""
-MEASURES = 2
-"""Steps' worth that LUR spends early on measures of its correction, where no third evaluation tells it."""
 
 
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
@@ -174,6 +186,4 @@ def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: i
     for place, key in ((tree, STEPS), (tree.get("update", {}), "forget_until")):
         if place.get(key):
             place[key] = round(setting.longer * place[key])
-    if tree.get("update", {}).get("mode") in ("alternating", "first_order"):
-        tree[STEPS] = tree[STEPS] + round((setting.longer - 1) * MEASURES) - (tree[STEPS] > LUR().measure_every)
     return build(UnlearningRun, tree)
