@@ -88,7 +88,7 @@ NASH = ", combine: nash"
 RANDOM, NEAREST = "forget_loss={name: random_label}", "forget_loss={name: boundary_shrink}"
 AHEAD = (1e-3, 3e-4, 3e-3)
 """How far LUR looks ahead, as a share of the weights' norm. A set share needs no evaluation; the controller that seeks
-one by the correction spends eight, a quarter of these runs."""
+one by the correction spends three, and in `alternating` mode eight, a quarter of these runs."""
 
 
 def weighted(config: str, *changed: str) -> Method:

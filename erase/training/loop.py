@@ -157,8 +157,8 @@ class TrainingRun:
         """Step log, trackers and progress bar; the forget loss and norm are shown without their weight.
 
         ``cosine`` is what the rule saw, for LUR at the look-ahead; ``cosine_before`` and ``cosine_after`` are at the
-        weights before and after the update, for every rule. With a loss scale, it is shown too, and what a skipped
-        step saw is ``None`` where it is not finite.
+        weights before and after the update, for every rule. What is not finite, as a step skipped
+        for its loss scale may see, is ``None``; the scale is shown too.
         """
         weight = self.settings.forget_weight
         values = seen.numbers() | {
