@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +177,10 @@ del METHODS["munba, random labels"]  # which is MUNBa
 a twentieth where it takes 600. Drawings with wrong labels have 99, a thirtieth of retraining's 3,000."""
 
 
-@cache
-def shipped(config: str) -> dict[str, Any]:
-    """A configuration, read once."""
-    return read_yaml(CONFIGS / f"{config}.yaml")
-
-
 def make_run(setting: Setting, method: Method, overrides: Sequence[str], seed: int, folder: Path) -> UnlearningRun:
     """The run of a method in a setting; seed and splits follow ``seed``."""
-    what = {k: v for k, v in shipped(setting.config).items() if k in OF_THE_SETTING}
-    how = {k: v for k, v in shipped(method.config).items() if k not in OF_THE_SETTING}
+    what = {k: v for k, v in read_yaml(CONFIGS / f"{setting.config}.yaml").items() if k in OF_THE_SETTING}
+    how = {k: v for k, v in read_yaml(CONFIGS / f"{method.config}.yaml").items() if k not in OF_THE_SETTING}
     own = [f"seed={seed}", f"split_seed={seed}", f"output_dir={folder}", "overwrite=true"]
     tree = merge({**how, **what}, [*method.changed, *overrides, *own])
     for place, key in ((tree, STEPS), (tree.get("update", {}), "forget_until")):
