@@ -47,16 +47,18 @@ EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
 TUNING = (("circle", 0), ("red", 1), ("star", 2))
 """Targets and seeds of tuning: a search on the first, the best of which run on the others, too."""
 STORE = Path(__file__).parent / "results" / "compare_updates"
+AHEAD = "measure_every: 0, alpha: {name: displacement}"
+"""How LUR looks ahead: a set share of the weights' norm, which needs no evaluation."""
 RULES: dict[str, tuple[int, str]] = {
     "weighted_sum": (90, "{name: weighted_sum}"),
-    "lur": (60, "{name: lur, mode: chained}"),
-    "lur_alternating": (86, "{name: lur, mode: alternating}"),
-    "lur_pcgrad": (86, "{name: lur, mode: alternating, combine: pcgrad}"),
+    "lur": (60, f"{{name: lur, mode: chained, {AHEAD}}}"),
+    "lur_alternating": (90, f"{{name: lur, mode: alternating, {AHEAD}}}"),
+    "lur_pcgrad": (90, f"{{name: lur, mode: alternating, combine: pcgrad, {AHEAD}}}"),
     "pcgrad": (90, "{name: pcgrad}"),
     "cagrad": (90, "{name: cagrad}"),
-    "nash": (90, "{name: nash}"),
     "gradient_projection": (90, "{name: gradient_projection}"),
     "alternating_steps": (180, "{name: alternating_steps}"),
+    "nash": (90, "{name: nash}"),
 }
 """The steps that the budget allows, and the rule."""
 LOSSES: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -73,9 +75,9 @@ PARAMETERS: dict[str, tuple[str, tuple[float, float, float]]] = {
 }
 """The selection, and the learning rates that are tried."""
 OWN: dict[str, tuple[str, float, float]] = {
-    "lur": ("update.alpha.ratio", 0.1, 0.3),
-    "lur_alternating": ("update.alpha.ratio", 0.1, 0.3),
-    "lur_pcgrad": ("update.alpha.ratio", 0.1, 0.3),
+    "lur": ("update.alpha.ratio", 1e-4, 3e-4),
+    "lur_alternating": ("update.alpha.ratio", 1e-4, 3e-4),
+    "lur_pcgrad": ("update.alpha.ratio", 1e-4, 3e-4),
     "cagrad": ("update.c", 0.5, 0.2),
     "alternating_steps": ("update.retain_steps", 1, 3),
 }

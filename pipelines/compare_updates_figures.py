@@ -21,11 +21,12 @@ RUINED = {"UA": 1.0, "IRA": 0.0, "CRA_kept": 0.0, "CRA_erased": 0.0, "none_erase
 
 
 def write(compared: Results, weighed: Results, folder: Path) -> None:
-    """``compare_updates.md``, its Pareto plot, and the plot over forget weights."""
+    """``compare_updates.md`` and its Pareto plot; ``compare_updates_weights``, table and plot over forget weights."""
     write_text(folder / "compare_updates.md", table(compared))
     if compared:
         pareto(compared, folder / "compare_updates.svg")
     if weighed:
+        write_text(folder / "compare_updates_weights.md", weight_table(weighed))
         weights(weighed, folder / "compare_updates_weights.svg")
 
 
@@ -62,7 +63,7 @@ def table(results: Results) -> str:
         of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
         targets = list(dict.fromkeys(r["target"] for r in of))
         each = [f"{target}: {what}" for target in targets for what in ("UA", "kept")]
-        heads = ["rule", "runs", *each, *COLUMNS.values(), "final cosine at theta", "tuned"]
+        heads = ["rule", "runs", *each, *COLUMNS.values(), "final cosine at theta", "correction", "tuned"]
         lines += [f"### {loss}, {parameters}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [f"| {' | '.join(row(rule, group, targets))} |" for rule, group in by_rule(of).items()]
         lines.append("")
@@ -92,7 +93,7 @@ def summary(results: Results) -> str:
             cells = row(rule, group, targets)
             merits = spread([100 * merit(r) for r in group])
             gain = gain_over([r for r in of if r["rule"] == SUM], group)
-            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, gain, cells[-2]])} |")
+            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, gain, cells[-3]])} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -121,10 +122,11 @@ def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
         cells += [spread(scores(of, "UA")), spread([keeping(r) for r in of])]
     means = [f"{statistics.mean(scores(group, name)):.1f}" for name in COLUMNS]
     cosines = [c for r in group if r["erased"] and (c := r["gradients"]["final_cosine"]) is not None]
+    corrections = [c for r in group if r["erased"] and (c := r["gradients"].get("correction")) is not None]
     lost = sum(r["erased"] is None for r in group)
     runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
     setting = ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in group[0]["setting"].items())
-    return [rule, runs, *cells, *means, spread(cosines, 2), setting]
+    return [rule, runs, *cells, *means, spread(cosines, 2), spread(corrections, 2), setting]
 
 
 def keeping(result: dict[str, Any]) -> float:
@@ -151,6 +153,22 @@ def pareto(results: Results, file: Path) -> None:
         axes.grid(alpha=0.2)
     axes.legend(frameon=False, fontsize=7)
     figure.savefig(file, metadata={"Date": None})
+
+
+def weight_table(results: Results) -> str:
+    """UA and what is kept at each forget weight, mean and standard deviation over seeds; each rule at its own rate."""
+    lines = []
+    for loss, parameters in panels_of(results):
+        of = [r for r in results if (r["loss"], r["parameters"]) == (loss, parameters)]
+        at = sorted({r["setting"]["forget_weight"] for r in of})
+        heads = [f"{loss}, {parameters}", "rate", *(f"{weight:g}: UA, kept" for weight in at)]
+        lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for rule, group in by_rule(of).items():
+            runs = [[r for r in group if r["setting"]["forget_weight"] == weight] for weight in at]
+            cells = [f"{spread(scores(r, 'UA'), 0)}, {spread([keeping(one) for one in r], 0)}" for r in runs]
+            lines.append(f"| {' | '.join([rule, format(group[0]['setting']['learning_rate'], 'g'), *cells])} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def weights(results: Results, file: Path) -> None:

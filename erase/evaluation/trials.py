@@ -182,17 +182,20 @@ def course(log: list[dict[str, Any]]) -> dict[str, Any]:
 
     ``at`` says where they were taken. ``theta``: both at the weights before an update, by ``count`` probes, so that
     rules compare; then ``blocks`` has each block's mean. ``step``, in a log without probes: where the rule looked,
-    which for LUR is at two points. A result without ``at`` is older, and of the steps.
+    which for LUR is at two points. ``correction``: the median of LUR's, as a share of the plain sum, over the steps
+    that measured it. A result without ``at`` or ``correction`` is older; its cosines are of the steps.
     """
     probes = [line["cosine_before"] for line in log if line.get("cosine_before") is not None]
     cosines = probes or [line["cosine"] for line in log if line["cosine"] is not None]
     last = cosines[-max(1, len(cosines) // 10) :]
+    corrections = [line["correction"] for line in log if line.get("correction") is not None]
     return {
         "at": "theta" if probes else "step",
         "count": len(cosines),
         "mean_cosine": sum(cosines) / len(cosines) if cosines else None,
         "final_cosine": sum(last) / len(last) if last else None,
         "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
+        "correction": statistics.median(corrections) if corrections else None,
         "blocks": means_of(log, "cosine_before/"),
     }
 

@@ -24,6 +24,9 @@ def write_result(store: TrialStore, trial: Trial, **changed: Any) -> None:
     (store.folder / f"{trial.name}.json").write_text(json.dumps(content))
 
 
+NO_LOOKS = {"correction": None, "blocks": {}}
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> TrialStore:
     return TrialStore(tmp_path / "results", tmp_path / "scratch")
@@ -32,19 +35,18 @@ def store(tmp_path: Path) -> TrialStore:
 def test_the_course_is_the_one_worked_by_hand() -> None:
     log = [{"cosine": value} for value in (0.5, -0.5, None, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)]
     expected = {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
-    assert course(log) == {"at": "step", "count": 10, "blocks": {}} | expected, "an older log, or one without probes"
+    assert course(log) == {"at": "step", "count": 10, **NO_LOOKS} | expected, "an older log, or one without probes"
     assert (
-        course([{**line, "cosine_before": None} for line in log])
-        == {"at": "step", "count": 10, "blocks": {}} | expected
+        course([{**line, "cosine_before": None} for line in log]) == {"at": "step", "count": 10, **NO_LOOKS} | expected
     )
     nothing = dict.fromkeys(("mean_cosine", "final_cosine", "conflict_share"))
-    assert course([{"cosine": None}]) == {"at": "step", "count": 0, "blocks": {}} | nothing
+    assert course([{"cosine": None}]) == {"at": "step", "count": 0, **NO_LOOKS} | nothing
 
 
 def test_where_there_are_probes_the_course_is_theirs_whatever_the_rule_saw() -> None:
     log = [{"cosine": -0.9, "cosine_before": before} for before in (None, 0.25, None, -0.5, None, 0.75)]
     expected = {"mean_cosine": pytest.approx(0.5 / 3), "final_cosine": 0.75, "conflict_share": pytest.approx(1 / 3)}
-    assert course(log) == {"at": "theta", "count": 3, "blocks": {}} | expected
+    assert course(log) == {"at": "theta", "count": 3, **NO_LOOKS} | expected
     one_objective = [line | {"cosine": None} for line in log]
     assert course(one_objective) == course(log)
 
@@ -53,6 +55,12 @@ def test_each_block_has_its_mean_over_the_probes() -> None:
     log = [{"cosine": 0.1}, {"cosine": 0.1, "cosine_before": 0.0, "cosine_before/mid": -0.5, "cosine_before/up": 1.0}]
     log.append({"cosine": 0.1, "cosine_before": 0.0, "cosine_before/mid": 0.25, "cosine_before/up": 0.0})
     assert course(log)["blocks"] == {"mid": -0.125, "up": 0.5}
+
+
+def test_the_correction_is_the_median_of_those_measured() -> None:
+    """One step that overshot is no measure of a run."""
+    log = [{"cosine": 0.1, "correction": seen} for seen in (0.1, None, 40.0, 0.2, 0.3, 0.0)]
+    assert course(log)["correction"] == 0.2
 
 
 def test_a_trial_is_the_shipped_configuration_with_its_own_changes(tmp_path: Path) -> None:
