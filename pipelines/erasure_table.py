@@ -67,10 +67,17 @@ def render(results: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {target} | base | {len(before)} | {' | '.join(cells(before))} | |")
         for rule in dict.fromkeys(r["rule"] for r in of):
             runs = [r for r in of if r["rule"] == rule]
-            conflict = percent([r["gradients"]["conflict_share"] for r in runs])
+            conflict = percent([share for r in runs if (share := in_conflict(r["gradients"])) is not None])
             scores = cells([r["erased"]["scores"] for r in runs])
             lines.append(f"| {target} | {rule} | {len(runs)} | {' | '.join(scores)} | {conflict} |")
     return "\n".join(lines) + "\n"
+
+
+def in_conflict(course: dict[str, Any]) -> float | None:
+    """The share of steps at which the rule's own two gradients opposed each other; not every stored run has it."""
+    older = None if course.get("at") == "theta" else course["conflict_share"]
+    share: float | None = course.get("steps_in_conflict", older)
+    return share
 
 
 def percent(shares: Sequence[float]) -> str:

@@ -182,11 +182,13 @@ def course(log: list[dict[str, Any]]) -> dict[str, Any]:
 
     ``at`` says where they were taken. ``theta``: both at the weights before an update, by ``count`` probes, so that
     rules compare; then ``blocks`` has each block's mean. ``step``, in a log without probes: where the rule looked,
-    which for LUR is at two points. ``correction``: the median of LUR's, as a share of the plain sum, over the steps
-    that measured it. A result without ``at`` or ``correction`` is older; its cosines are of the steps.
+    which for LUR is at two points; ``steps_in_conflict`` is by these in any case. ``correction``: the median of LUR's,
+    as a share of the plain sum, over the steps that measured it. A result without ``at``, ``steps_in_conflict`` or
+    ``correction`` is older; without ``at`` its cosines are of the steps.
     """
     probes = [line["cosine_before"] for line in log if line.get("cosine_before") is not None]
-    cosines = probes or [line["cosine"] for line in log if line["cosine"] is not None]
+    steps = [line["cosine"] for line in log if line["cosine"] is not None]
+    cosines = probes or steps
     last = cosines[-max(1, len(cosines) // 10) :]
     corrections = [line["correction"] for line in log if line.get("correction") is not None]
     return {
@@ -194,10 +196,16 @@ def course(log: list[dict[str, Any]]) -> dict[str, Any]:
         "count": len(cosines),
         "mean_cosine": sum(cosines) / len(cosines) if cosines else None,
         "final_cosine": sum(last) / len(last) if last else None,
-        "conflict_share": sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
+        "conflict_share": share_below_zero(cosines),
+        "steps_in_conflict": share_below_zero(steps),
         "correction": statistics.median(corrections) if corrections else None,
         "blocks": means_of(log, "cosine_before/"),
     }
+
+
+def share_below_zero(cosines: Sequence[float]) -> float | None:
+    """0 to 1; none of none."""
+    return sum(c < 0 for c in cosines) / len(cosines) if cosines else None
 
 
 def means_of(log: list[dict[str, Any]], prefix: str) -> dict[str, float]:

@@ -14,8 +14,9 @@ from erase.gradients import Parameters, parameter_norm
 from erase.protocols import Diagnostics, UpdateState
 from erase.updates.two_objectives import LookAhead
 
-LOOK = 1e-5
-"""How far the look that finds alpha goes, as a share of ||theta||: short, as the correction grows as alpha nearby."""
+LOOK = 1e-4
+"""How far the look that finds alpha goes, as a share of ||theta||: short, as the correction grows as alpha nearby, but
+long enough to show in bf16."""
 FAR = math.log(1e5)
 """How far from the ratio a measure may be: of a look that shows nothing, alpha is then for the bound to cut."""
 EARLY = (1, 2, 4, 8, 16)
@@ -80,7 +81,7 @@ class DisplacementAlpha:
 class CorrectionAlpha:
     """LUR's correction is held to a set share of the plain sum's norm, by a controller.
 
-    Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by 1e-5
+    Before the first step one look at its batch finds alpha, while the weights stay: it displaces the parameters by 1e-4
     of their norm, and with f = ratio / measured alpha <- alpha * f, as if the correction grew as alpha. Later
     measures are as noisy as their batches: alpha <- alpha * clip(sqrt(f), 1/2, 2); but a correction of more than four
     times the ratio is no noise, and alpha <- alpha * max(f, 1/100), as it grows at least as alpha does. alpha times the
@@ -104,7 +105,7 @@ class CorrectionAlpha:
         Field(
             gt=0, le=1, description="largest share of ||theta|| that the look-ahead may move (alternating: twice that)"
         ),
-    ] = 1e-3
+    ] = 1e-2
 
     def seek(self, parameters: Parameters, state: UpdateState, look: Look) -> int:
         """Finds alpha before the first step that has a gradient to follow; gives the evaluations that it took."""

@@ -34,21 +34,23 @@ def store(tmp_path: Path) -> TrialStore:
 
 def test_the_course_is_the_one_worked_by_hand() -> None:
     log = [{"cosine": value} for value in (0.5, -0.5, None, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)]
-    expected = {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2, "conflict_share": 0.2}
+    expected = {"mean_cosine": pytest.approx(0.02), "final_cosine": 0.2}
+    expected |= {"conflict_share": 0.2, "steps_in_conflict": 0.2}
     assert course(log) == {"at": "step", "count": 10, **NO_LOOKS} | expected, "an older log, or one without probes"
     assert (
         course([{**line, "cosine_before": None} for line in log]) == {"at": "step", "count": 10, **NO_LOOKS} | expected
     )
-    nothing = dict.fromkeys(("mean_cosine", "final_cosine", "conflict_share"))
+    nothing = dict.fromkeys(("mean_cosine", "final_cosine", "conflict_share", "steps_in_conflict"))
     assert course([{"cosine": None}]) == {"at": "step", "count": 0, **NO_LOOKS} | nothing
 
 
 def test_where_there_are_probes_the_course_is_theirs_whatever_the_rule_saw() -> None:
     log = [{"cosine": -0.9, "cosine_before": before} for before in (None, 0.25, None, -0.5, None, 0.75)]
     expected = {"mean_cosine": pytest.approx(0.5 / 3), "final_cosine": 0.75, "conflict_share": pytest.approx(1 / 3)}
+    expected["steps_in_conflict"] = 1
     assert course(log) == {"at": "theta", "count": 3, **NO_LOOKS} | expected
     one_objective = [line | {"cosine": None} for line in log]
-    assert course(one_objective) == course(log)
+    assert course(one_objective) == course(log) | {"steps_in_conflict": None}
 
 
 def test_each_block_has_its_mean_over_the_probes() -> None:

@@ -27,6 +27,7 @@ from erase.updates import (
     TorchJD,
     UPGrad,
     WeightedSum,
+    alpha,
 )
 from erase.updates.alpha import AbsoluteAlpha, CorrectionAlpha
 from erase.updates.gram import gram_of
@@ -216,6 +217,19 @@ def other_rule(name: str) -> str:
 def test_another_rule_s_update_is_out_of_that_tolerance(name: str) -> None:
     """Or the test above would show nothing."""
     assert (update(other_rule(name), True) - update(name, False)).norm().item() > tolerance(name)
+
+
+def sought(autocast: bool) -> float:
+    """The alpha that is found before the first step."""
+    _, problem = unet_problem(autocast=autocast)
+    return problem.run(LUR(alpha=CorrectionAlpha(max_displacement=1.0))).alpha or 0.0
+
+
+def test_a_look_under_autocast_finds_float32_s_alpha_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shorter one would measure rounding: what is no correction then looks like one."""
+    assert 0.5 < sought(True) / sought(False) < 2
+    monkeypatch.setattr(alpha, "LOOK", 1e-5)
+    assert sought(True) / sought(False) < 0.2
 
 
 # LUR's own part
