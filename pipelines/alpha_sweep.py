@@ -67,18 +67,21 @@ def values_of(group: list[dict[str, Any]], score: str) -> list[float]:
 
 
 def render(results: Iterable[dict[str, Any]]) -> str:
-    """A Markdown table: mean and standard deviation over seeds."""
+    """A Markdown table: mean and standard deviation over seeds; LUR's correction, a run's median, of each."""
     lines = [
-        f"| alpha by | value | runs | {' | '.join(SCORES.values())} | mean cosine, as LUR saw it |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| alpha by | value | runs | {' | '.join(SCORES.values())} | mean cosine, as LUR saw it | correction |",
+        "|---" * 9 + "|",
     ]
     for (way, value), group in grouped(results).items():
         cells = [spread(values_of(group, score)) for score in SCORES]
-        cosines = [r["gradients"]["mean_cosine"] for r in group if r["erased"]]
+        courses = [r["gradients"] for r in group if r["erased"]]
+        cells.append(spread([course["mean_cosine"] for course in courses], 2))
+        measured = [c for course in courses if (c := course["correction"]) is not None]
+        cells.append(", ".join(f"{correction:.2g}" for correction in measured) or "-")
         mark = " (default)" if (way, value) == DEFAULT else ""
         lost = sum(not r["erased"] for r in group)
         runs = f"{len(group)}, {lost} diverged" if lost else str(len(group))
-        lines.append(f"| {way}{mark} | {value:g} | {runs} | {' | '.join(cells)} | {spread(cosines, 2)} |")
+        lines.append(f"| {way}{mark} | {value:g} | {runs} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
