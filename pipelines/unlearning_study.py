@@ -225,8 +225,9 @@ def forgotten(data: Data, forget: Forget, seed: int) -> str:
 
 
 def settings_of(run: UnlearningRun) -> dict[str, Any]:
-    """The run's settings but for its places."""
-    return {key: value for key, value in dump(run).items() if key not in PLACES}
+    """The run's settings but for its places and, where it takes no step, for what would make one."""
+    void = (*PLACES, "update") if run.max_train_steps == 0 else PLACES
+    return {key: value for key, value in dump(run).items() if key not in void}
 
 
 def is_of(config: dict[str, Any], run: UnlearningRun) -> bool:
