@@ -24,7 +24,7 @@ def write_result(store: TrialStore, trial: Trial, **changed: Any) -> None:
     (store.folder / f"{trial.name}.json").write_text(json.dumps(content))
 
 
-NO_LOOKS = {"correction": None, "blocks": {}}
+NO_LOOKS: dict[str, Any] = {"correction": None, "blocks": {}}
 
 
 @pytest.fixture
