@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,21 @@ def table(results: Results) -> str:
         heads = ["rule", "runs", *each, *COLUMNS.values(), "final cosine at theta", "correction", "tuned"]
         lines += [f"### {loss}, {parameters}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [f"| {' | '.join(row(rule, group, targets))} |" for rule, group in by_rule(of).items()]
+        lines += ["", *pairs(of)]
         lines.append("")
     return "\n".join(lines)
+
+
+def pairs(results: Results) -> list[str]:
+    """A table's lines: each rule beside the plain sum, run by run; none without the sum's runs."""
+    sums = [r for r in results if r["rule"] == SUM]
+    if not sums:
+        return []
+    lines = ["| rule | UA over the sum's | kept over the sum's |", "|---|---|---|"]
+    for rule, group in by_rule(results).items():
+        forgotten = gain_over(sums, group, lambda r: 100 * scores_of(r)["UA"])
+        lines.append(f"| {rule} | {forgotten} | {gain_over(sums, group, keeping)} |")
+    return lines
 
 
 def summary(results: Results) -> str:
@@ -92,16 +105,16 @@ def summary(results: Results) -> str:
         for rule, group in groups:
             cells = row(rule, group, targets)
             merits = spread([100 * merit(r) for r in group])
-            gain = gain_over([r for r in of if r["rule"] == SUM], group)
+            gain = gain_over([r for r in of if r["rule"] == SUM], group, lambda r: 100 * merit(r))
             lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, gain, cells[-3]])} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def gain_over(others: Results, group: Results) -> str:
-    """The merits less those of another rule, by target and seed: mean, standard error, and pairs above 0."""
-    before = {(r["target"], r["seed"]): merit(r) for r in others}
-    gains = [100 * (merit(r) - before[key]) for r in group if (key := (r["target"], r["seed"])) in before]
+def gain_over(others: Results, group: Results, score: Callable[[dict[str, Any]], float]) -> str:
+    """A score, in per cent, less another rule's, by target and seed: mean, standard error, and pairs above 0."""
+    before = {(r["target"], r["seed"]): score(r) for r in others}
+    gains = [score(r) - before[key] for r in group if (key := (r["target"], r["seed"])) in before]
     if len(gains) < 2 or all(r["rule"] == SUM for r in group):
         return "–"
     error = statistics.stdev(gains) / len(gains) ** 0.5

@@ -189,6 +189,7 @@ def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> N
         "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | – | 0.25 ± 0.00 |",
         "| nash | 100.0 ± 0.0 | 50.0 ± 70.7 | 50.0 ± 70.7 | -37.5 ± 62.5, 1 of 2 | 0.25 |",
     ]
+    assert "| nash | +25.0 ± 25.0, 1 of 2 | -50.0 ± 50.0, 0 of 2 |" in table([*nash, *sums])
 
 
 def test_the_plots_hide_no_run_that_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
