@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from erase.evaluation.trials import spread
@@ -22,12 +23,13 @@ RUINED = {"UA": 1.0, "IRA": 0.0, "CRA_kept": 0.0, "CRA_erased": 0.0, "none_erase
 
 def write(compared: Results, weighed: Results, folder: Path) -> None:
     """``compare_updates.md`` and its Pareto plot; ``compare_updates_weights``, table and plot over forget weights."""
-    write_text(folder / "compare_updates.md", table(compared))
-    if compared:
-        pareto(compared, folder / "compare_updates.svg")
-    if weighed:
-        write_text(folder / "compare_updates_weights.md", weight_table(weighed))
-        weights(weighed, folder / "compare_updates_weights.svg")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "erase"}):  # the same results, the same bytes
+        write_text(folder / "compare_updates.md", table(compared))
+        if compared:
+            pareto(compared, folder / "compare_updates.svg")
+        if weighed:
+            write_text(folder / "compare_updates_weights.md", weight_table(weighed))
+            weights(weighed, folder / "compare_updates_weights.svg")
 
 
 def panels_of(results: Results) -> list[tuple[str, str]]:
@@ -76,15 +78,30 @@ def pairs(results: Results) -> list[str]:
     sums = [r for r in results if r["rule"] == SUM]
     if not sums:
         return []
-    lines = ["| rule | UA over the sum's | kept over the sum's |", "|---|---|---|"]
+    lines = ["| rule | merit | merit over the sum's | UA over the sum's | kept over the sum's |", "|---" * 5 + "|"]
     for rule, group in by_rule(results).items():
-        forgotten = gain_over(sums, group, lambda r: 100 * scores_of(r)["UA"])
-        lines.append(f"| {rule} | {forgotten} | {gain_over(sums, group, keeping)} |")
+        gains = [gain_over(sums, group, score) for score in (merit_in_per_cent, forgetting, keeping)]
+        lines.append(f"| {' | '.join([rule, spread(list(map(merit_in_per_cent, group))), *gains])} |")
     return lines
 
 
+def merits(results: Results) -> str:
+    """The README's first table: each rule's merit in each pair of loss and selection, the best mean of all first."""
+    panels = panels_of(results)
+    lines = [f"| {' | '.join(['rule', *map(', '.join, panels)])} |", "|---" * (1 + len(panels)) + "|"]
+    for rule, group in best_first(results):
+        of = [[merit_in_per_cent(r) for r in group if (r["loss"], r["parameters"]) == panel] for panel in panels]
+        lines.append(f"| {' | '.join([rule, *map(spread, of)])} |")
+    return "\n".join([*lines, ""])
+
+
+def best_first(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The results of each rule, by their mean merit."""
+    return sorted(by_rule(results).items(), key=lambda item: -statistics.mean(map(merit, item[1])))
+
+
 def summary(results: Results) -> str:
-    """The README's table: UA and what is kept of each target, merit and cosine over all runs; the best merit first.
+    """A README's table: UA and what is kept of each target, merit and cosine over all runs; the best merit first.
 
     Runs of one target and seed are alike in all but the rule, so merits are compared with the sum's pair by pair: the
     mean difference with its standard error, and how many pairs it is above 0 in.
@@ -101,12 +118,11 @@ def summary(results: Results) -> str:
             "final cosine",
         ]
         lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        groups = sorted(by_rule(of).items(), key=lambda item: -statistics.mean(map(merit, item[1])))
-        for rule, group in groups:
+        for rule, group in best_first(of):
             cells = row(rule, group, targets)
-            merits = spread([100 * merit(r) for r in group])
-            gain = gain_over([r for r in of if r["rule"] == SUM], group, lambda r: 100 * merit(r))
-            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], merits, gain, cells[-3]])} |")
+            mean = spread(list(map(merit_in_per_cent, group)))
+            gain = gain_over([r for r in of if r["rule"] == SUM], group, merit_in_per_cent)
+            lines.append(f"| {' | '.join([rule, *cells[2 : 2 + 2 * len(targets)], mean, gain, cells[-3]])} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -127,6 +143,11 @@ def merit(result: dict[str, Any]) -> float:
     return statistics.harmonic_mean([found[name] for name in ("UA", "IRA", "CRA_kept")])
 
 
+def merit_in_per_cent(result: dict[str, Any]) -> float:
+    """The merit, 0 to 100."""
+    return 100 * merit(result)
+
+
 def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
     """A rule's cells."""
     cells = []
@@ -142,6 +163,11 @@ def row(rule: str, group: Results, targets: Sequence[str]) -> list[str]:
     return [rule, runs, *cells, *means, spread(cosines, 2), spread(corrections, 2), setting]
 
 
+def forgetting(result: dict[str, Any]) -> float:
+    """UA, in per cent."""
+    return 100 * scores_of(result)["UA"]
+
+
 def keeping(result: dict[str, Any]) -> float:
     """The mean of IRA and CRA on kept prompts, in per cent."""
     found = scores_of(result)
@@ -149,22 +175,31 @@ def keeping(result: dict[str, Any]) -> float:
 
 
 def pareto(results: Results, file: Path) -> None:
-    """Keeping against forgetting, a point for each rule with bars of a standard deviation."""
+    """Keeping against forgetting, a point for each rule with bars of a standard deviation.
+
+    A row of panels for each loss, a column for each selection of parameters; each panel has limits of its own.
+    """
     panels = panels_of(results)
-    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        of = [r for r in results if (r["loss"], r["parameters"]) == panel]
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+    figure = Figure(figsize=(4.2 * len(columns), 3.5 * len(rows) + 0.6), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for loss, selection in panels:
+        axes = grid[rows.index(loss)][columns.index(selection)]
+        axes.set_visible(True)
+        of = [r for r in results if (r["loss"], r["parameters"]) == (loss, selection)]
         for rule, group in by_rule(of).items():
             forgotten, kept = scores(group, "UA"), [keeping(r) for r in group]
             bars = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (forgotten, kept)]
             mean = statistics.mean(forgotten), statistics.mean(kept)
             axes.errorbar(*mean, xerr=bars[0], yerr=bars[1], marker="o", capsize=2, linewidth=0.8, label=rule)
-        axes.set_title(", ".join(panel), fontsize=9)
+        axes.set_title(f"{loss}, {selection}", fontsize=9)
         axes.set_xlabel("forgotten: UA, %")
         axes.set_ylabel("kept: mean of IRA and CRA, %")
-        axes.set(xlim=(-3, 103), ylim=(None, 101))
+        axes.set(xlim=(None, 101), ylim=(None, 101))
         axes.grid(alpha=0.2)
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     figure.savefig(file, metadata={"Date": None})
 
 

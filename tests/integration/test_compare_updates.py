@@ -9,13 +9,25 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from erase.errors import UserError
 from erase.evaluation.trials import Trial, TrialStore
 from erase.protocols import UpdateState
 from erase.updates import LUR, UPDATES
 from pipelines import compare_updates as compare
-from pipelines.compare_updates_figures import SUM, merit, panels_of, summary, table, weight_table, weights
+from pipelines.compare_updates_figures import (
+    SUM,
+    merit,
+    merits,
+    panels_of,
+    pareto,
+    summary,
+    table,
+    weight_table,
+    weights,
+    write,
+)
 from pipelines.search import Settings, coordinate_search
 from tests.launch import ROOT
 from tests.unit.updates.problems import bowls
@@ -189,7 +201,52 @@ def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> N
         "| weighted_sum | 75.0 ± 35.4 | 100.0 ± 0.0 | 87.5 ± 17.7 | – | 0.25 ± 0.00 |",
         "| nash | 100.0 ± 0.0 | 50.0 ± 70.7 | 50.0 ± 70.7 | -37.5 ± 62.5, 1 of 2 | 0.25 |",
     ]
-    assert "| nash | +25.0 ± 25.0, 1 of 2 | -50.0 ± 50.0, 0 of 2 |" in table([*nash, *sums])
+    rows = table([*nash, *sums])
+    assert "| nash | 50.0 ± 70.7 | -37.5 ± 62.5, 1 of 2 | +25.0 ± 25.0, 1 of 2 | -50.0 ± 50.0, 0 of 2 |" in rows
+
+
+def two_cells() -> list[dict[str, Any]]:
+    """Two rules under two losses, of different selections."""
+    cells = [("negative_guidance", "full", 0.5, 1.0), ("gradient_ascent", "lora", 1.0, 1.0)]
+    return [
+        result((loss, selection, rule), {"learning_rate": 1e-4}, ua) | {"seed": 0}
+        for loss, selection, *uas in cells
+        for rule, ua in zip((SUM, "nash"), uas, strict=True)
+    ]
+
+
+def test_merits_have_a_column_for_each_cell_and_the_best_mean_first() -> None:
+    """The harmonic mean of 0.5, 1 and 1 is 3 / 4."""
+    assert merits(two_cells()).splitlines() == [
+        "| rule | negative_guidance, full | gradient_ascent, lora |",
+        "|---|---|---|",
+        "| nash | 100.0 | 100.0 |",
+        "| weighted_sum | 75.0 | 100.0 |",
+    ]
+
+
+def test_the_pareto_plot_has_a_row_for_each_loss_and_a_column_for_each_selection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cells on the diagonal: two panels, none for the pairs that nothing was measured of."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *of, **how: drawn.append(self) or save(self, *of, **how))
+    pareto(two_cells(), tmp_path / "pareto.svg")
+    [figure] = drawn
+    assert [axes.get_visible() for axes in figure.axes] == [True, False, False, True]
+    assert [axes.get_title() for axes in figure.axes] == ["negative_guidance, full", "", "", "gradient_ascent, lora"]
+    assert len(figure.legends[0].get_texts()) == 2
+
+
+def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
+    results = [{**r, "setting": {**r["setting"], "forget_weight": 0.1}} for r in two_cells()]
+    for folder in (tmp_path / "once", tmp_path / "again"):
+        folder.mkdir()
+        write(results, results, folder)
+    once, again = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("once", "again"))
+    assert len(once) == 4
+    assert once == again
 
 
 def test_the_plots_hide_no_run_that_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +295,9 @@ def test_the_readme_and_the_results_have_what_is_stored() -> None:
     assert ("gradient_ascent", "full") in panels_of(found)
     assert (compare.STORE.parent / "compare_updates.md").read_text(encoding="utf-8") == table(found)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert summary(found) in readme
+    assert merits(found) in readme
+    strongest = [r for r in found if (r["loss"], r["parameters"]) == ("gradient_ascent", "full")]
+    assert summary(strongest) in readme
     weighed = compare.finished("weights")
     assert ("gradient_ascent", "full") in panels_of(weighed)
     assert (compare.STORE.parent / "compare_updates_weights.md").read_text(encoding="utf-8") == weight_table(weighed)
