@@ -68,7 +68,8 @@ def table(results: Results) -> str:
         heads = ["rule", "runs", *each, *COLUMNS.values(), "final cosine at theta", "correction", "tuned"]
         lines += [f"### {loss}, {parameters}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [f"| {' | '.join(row(rule, group, targets))} |" for rule, group in by_rule(of).items()]
-        lines += ["", *pairs(of)]
+        for further in (pairs(of), conflict(of)):
+            lines += ["", *further] if further else []
         lines.append("")
     return "\n".join(lines)
 
@@ -82,6 +83,25 @@ def pairs(results: Results) -> list[str]:
     for rule, group in by_rule(results).items():
         gains = [gain_over(sums, group, score) for score in (merit_in_per_cent, forgetting, keeping)]
         lines.append(f"| {' | '.join([rule, spread(list(map(merit_in_per_cent, group))), *gains])} |")
+    return lines
+
+
+def conflict(results: Results) -> list[str]:
+    """A table's lines: where the gradients oppose each other, means over all runs; none of results that are older.
+
+    Steps in conflict, in per cent, are by the gradients that the rule used; cosines are of both at theta, by the
+    probes of a run, over all parameters and in each block of the UNet.
+    """
+    of = [r["gradients"] | {"rule": r["rule"]} for r in results if r["gradients"].get("blocks")]
+    if not of:
+        return []
+    blocks = sorted({block for one in of for block in one["blocks"]})
+    lines = [f"| {' | '.join(['rule', 'steps in conflict', 'cosine', *blocks])} |", "|---" * (3 + len(blocks)) + "|"]
+    for rule, group in by_rule(of).items():
+        shares = [100 * s for one in group if (s := one.get("steps_in_conflict")) is not None]
+        cosines = [[one["mean_cosine"] for one in group], *([one["blocks"][b] for one in group] for b in blocks)]
+        cells = [spread(shares), *(f"{statistics.mean(values):.2f}" for values in cosines)]
+        lines.append(f"| {' | '.join([rule, *cells])} |")
     return lines
 
 

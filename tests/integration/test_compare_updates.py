@@ -205,6 +205,28 @@ def test_the_summary_has_the_best_merit_first_and_a_diverged_run_has_none() -> N
     assert "| nash | 50.0 ± 70.7 | -37.5 ± 62.5, 1 of 2 | +25.0 ± 25.0, 1 of 2 | -50.0 ± 50.0, 0 of 2 |" in rows
 
 
+def test_the_table_says_where_the_gradients_are_in_conflict() -> None:
+    """Means over the runs that looked; a rule of one gradient a step has no steps in conflict, only probes."""
+    cell, setting = ("gradient_ascent", "full", SUM), {"learning_rate": 1e-4}
+
+    def seen(share: float | None, cosine: float) -> dict[str, Any]:
+        blocks = {"up.attention": cosine, "other": -cosine}
+        return {"final_cosine": 0.0, "mean_cosine": cosine / 2, "steps_in_conflict": share, "blocks": blocks}
+
+    sums = [
+        result(cell, setting, 1.0) | {"seed": seed, "gradients": seen(share, cosine)}
+        for seed, (share, cosine) in enumerate([(0.1, 0.2), (0.3, 0.6)])
+    ]
+    turns = sums[0] | {"rule": "alternating_steps", "gradients": seen(None, 0.5)}
+    older = sums[0] | {"rule": "nash", "gradients": {"final_cosine": 0.0, "mean_cosine": 0.0}}
+    assert table([*sums, turns, older]).splitlines()[-4:] == [
+        "| rule | steps in conflict | cosine | other | up.attention |",
+        "|---|---|---|---|---|",
+        "| weighted_sum | 20.0 ± 14.1 | 0.20 | -0.40 | 0.40 |",
+        "| alternating_steps | - | 0.25 | -0.50 | 0.50 |",
+    ]
+
+
 def two_cells() -> list[dict[str, Any]]:
     """Two rules under two losses, of different selections."""
     cells = [("negative_guidance", "full", 0.5, 1.0), ("gradient_ascent", "lora", 1.0, 1.0)]
