@@ -41,7 +41,8 @@ BUDGET, BATCH_SIZE = 180, 8
 SAMPLING_STEPS = 8
 """Of each picture that judges a run."""
 TARGETS = ("star", "circle", "red")
-"""circle is hard, as its neighbours ring and moon are kept; red is where the gradients conflict most."""
+"""circle is hard, as its neighbours ring and moon are kept; red is where gradients conflict most under
+negative guidance."""
 SEEDS = (0, 1, 2)
 EVALUATION_SEED, TUNING_SEED, TUNING_EVALUATION_SEED = 3000, 300, 4000
 TUNING = (("circle", 0), ("red", 1), ("star", 2))

@@ -59,6 +59,7 @@ def table(results: Results) -> str:
     """A table for each loss and selection, a row for each rule.
 
     UA and what is kept of each target have mean and standard deviation over the seeds; then come means over all runs.
+    Below each are the rules beside the plain sum, and where the gradients conflict.
     """
     lines = []
     for loss, parameters in panels_of(results):
